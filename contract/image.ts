@@ -64,6 +64,14 @@ const Credential = z.strictObject({
   password: z.string().min(1).max(limits.registryWordMax),
 })
 
+const Auth = z.union([
+  Credential,
+  z
+    .string()
+    .max(2 * limits.registryWordMax)
+    .regex(/^[^:]+:./, "write USER:TOKEN"),
+])
+
 export const RegistryHost = z
   .string()
   .toLowerCase()
@@ -75,16 +83,9 @@ export const PullImage = z
     ref: ImageRef,
     name: NewImageName.optional(),
     platform: z.string().max(64).optional().describe("Such as linux/amd64, the platform of sandboxes"),
-    auth: z
-      .union([
-        Credential,
-        z
-          .string()
-          .max(2 * limits.registryWordMax)
-          .regex(/^[^:]+:./, "write USER:TOKEN"),
-      ])
-      .optional()
-      .describe("For this pull alone: it is not stored. Without it a login that was stored is used"),
+    auth: Auth.optional().describe(
+      "For this pull alone: it is not stored. Without it a login that was stored is used",
+    ),
     prepare: z
       .boolean()
       .default(true)
@@ -138,6 +139,15 @@ export const BuildImage = z
   })
   .meta({ id: "BuildImage" })
 export type BuildImage = z.input<typeof BuildImage>
+
+export const PushImage = z
+  .strictObject({
+    ref: ImageRef.describe("[HOST[:PORT]/]REPOSITORY[:TAG], as in Docker"),
+    auth: Auth.optional().describe(
+      "For this push alone: it is not stored. Without it a login that was stored is used",
+    ),
+  })
+  .meta({ id: "PushImage" })
 
 export const TagImage = z.strictObject({ name: NewImageName }).meta({ id: "TagImage" })
 export const DeletedImage = z.object({ status: z.literal("deleted") }).meta({ id: "DeletedImage" })

@@ -11,8 +11,8 @@ export const Task = z
   .object({
     id: TaskId,
     user_id: UserId,
-    type: z.enum(["image.pull", "image.import", "image.save", "image.install", "image.build"]),
-    subject: z.string().describe("The name of the image that it makes"),
+    type: z.enum(["image.pull", "image.import", "image.save", "image.install", "image.build", "image.push"]),
+    subject: z.string().describe("The name of its image"),
     status: z
       .enum(["running", "cancelling", "done", "failed", "cancelled", "interrupted"])
       .describe(
@@ -22,7 +22,7 @@ export const Task = z
       step: z
         .string()
         .describe(
-          "waiting, resolving, fetching, copying, packing, unpacking, replacing (an image of that name) or preparing; building, with what is done, for an image of the host; the instruction of a Dockerfile's build",
+          "waiting, resolving, fetching, copying, packing, unpacking, pushing, replacing (an image of that name) or preparing; building, with what is done, for an image of the host; the instruction of a Dockerfile's build",
         ),
       layers: z.array(LayerProgress),
       output: z
@@ -43,7 +43,9 @@ export const Task = z
           ),
       })
       .nullable()
-      .describe("The image that it has made; null until it is done"),
+      .describe(
+        "The image that it has made or pushed, with the digest in its registry; null until it is done",
+      ),
     error: z.object({ code: z.string(), message: z.string(), hint: z.string().nullable() }).nullable(),
     created_at: z.iso.datetime(),
     completed_at: z.iso.datetime().nullable(),

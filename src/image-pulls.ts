@@ -7,6 +7,7 @@ import type { Config } from "@bhatti/contract/config"
 import { AppError } from "@bhatti/contract/errors"
 import { flattenDisk } from "./disk/flat-disk.ts"
 import { BuildContexts } from "./image/build-context.ts"
+import type { FetchSettings } from "./image/registry/fetch.ts"
 import { Packs } from "./image/registry/packs.ts"
 import { Pulls } from "./image/registry/pulls.ts"
 import { unpackImage } from "./image/unpack.ts"
@@ -18,6 +19,7 @@ const fetchersMax = 4
 /** Each user leaves fetchers for others. */
 const userFetchersMax = 2
 const answerTimeoutMs = 60_000
+const stallMs = 120_000
 const mebibyte = 1024 * 1024
 
 type Copy = { id: string; isDraft: boolean }
@@ -37,9 +39,9 @@ export function openPulls(
   })
   const unpackUid = config.uid_base + lastUid - fetchersMax
   const freeBytes = config.disk_reserve_mb * mebibyte
-  const pulls = new Pulls({
+  const trouble = isRouted ? undefined : notRouted()
+  const fetch: FetchSettings = {
     dataDir: config.data_dir,
-    trouble: isRouted ? undefined : notRouted(),
     registries: config.registries.map(({ host, insecure, ca_file }) => ({
       host,
       isInsecure: insecure,
@@ -47,8 +49,11 @@ export function openPulls(
     })),
     admit: (own, owner, signal) => egress.admit(own, owner, signal),
     timeoutMs: config.pull_timeout * 1000,
-    answerTimeoutMs,
-    freeBytes,
+    ...{ answerTimeoutMs, stallMs, freeBytes },
+  }
+  const pulls = new Pulls({
+    ...fetch,
+    trouble,
     unpack: unpackImage,
     flatten: ({ template, copy }, to, options) =>
       flattenDisk(
@@ -65,7 +70,7 @@ export function openPulls(
     layersBytesMax: config.image_layers_mb * mebibyte,
   })
   const packs = new Packs({
-    dataDir: config.data_dir,
+    ...{ dataDir: config.data_dir, trouble, fetch },
     filesOf: ({ template, copy }) => [
       ...(copy ? [{ path: diskOfCopy(copy), format: "qcow2" as const }] : []),
       { path: template.diskPath, format: "qcow2" },

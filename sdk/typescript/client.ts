@@ -118,6 +118,7 @@ const byteReplies: ReadonlySet<RouteName> = new Set<ByteReplyName>([
   "readProcess",
   "readFile",
   "readArchive",
+  "exportImage",
 ])
 type ByteReplyName = { [Name in keyof Api]: Api[Name] extends { replyBytes: true } ? Name : never }[keyof Api]
 

@@ -63,6 +63,8 @@ export const routes: { readonly [Name in keyof Api]: `${Api[Name]["method"]} ${A
   listHostImages: "GET /host-images",
   installHostImage: "POST /host-images/:name/install",
   buildImage: "POST /images/build",
+  exportImage: "GET /images/:name/export",
+  pushImage: "POST /images/:name/push",
   pruneImages: "POST /images/prune",
   getImage: "GET /images/:name",
   tagImage: "POST /images/:name/tag",

@@ -48,6 +48,14 @@ export async function credentialFor(
     : await findCredential(`${host.toLowerCase()}/${repository}`, tell)
 }
 
+/** USER:TOKEN from standard input. */
+export async function readCredential(): Promise<string> {
+  const { readInputText } = await import("./standard-input.ts")
+  const text = (await readInputText()).replace(/\r?\n$/, "")
+  if (/^[^:]+:./.test(text)) return text
+  throw new AppError("invalid", "standard input is not USER:TOKEN")
+}
+
 /**
  * `place` is a registry, with or without a repository in it. The first file that knows it decides. A helper that is not
  * installed is told of and passed over: a public image needs none.

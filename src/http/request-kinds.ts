@@ -14,6 +14,8 @@ export const requestKinds: Partial<Record<keyof Api, RequestKind>> = {
   saveImage: "create",
   installHostImage: "create",
   buildImage: "create",
+  exportImage: "create",
+  pushImage: "create",
   exec: "exec",
   execSocket: "exec",
   shellSocket: "exec",

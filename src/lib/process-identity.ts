@@ -65,9 +65,16 @@ export function readOfProcess(pid: number, name: string): string {
 
 /** The kernel's names of the process's open files and sockets. */
 export function descriptorNamesOf(pid: number): string[] {
+  return descriptorsOf(pid).map(({ name }) => name)
+}
+
+export function descriptorsOf(pid: number): { fd: string; name: string }[] {
   return unlessOutOfReach([], () => {
     const directory = `/proc/${pid}/fd`
-    return readdirSync(directory).map((fd) => unlessOutOfReach("", () => readlinkSync(`${directory}/${fd}`)))
+    return readdirSync(directory).map((fd) => ({
+      fd,
+      name: unlessOutOfReach("", () => readlinkSync(`${directory}/${fd}`)),
+    }))
   })
 }
 

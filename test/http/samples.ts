@@ -71,6 +71,8 @@ const samples: { [Name in keyof Api]: Sample<Api[Name]> } = {
   saveImage: { body: { name: "app" } },
   listHostImages: {},
   installHostImage: {},
+  exportImage: {},
+  pushImage: { body: { ref: "registry.example/app:1" } },
   pruneImages: {},
   getImage: {},
   tagImage: { body: { name: "other" } },

@@ -1,10 +1,8 @@
 /** `bhatti image pull`. */
 
-import { AppError } from "@bhatti/contract/errors"
 import { command } from "../command.ts"
 import { followTask, resultOf } from "../follow-task.ts"
-import { credentialFor } from "../registry-credentials.ts"
-import { readInputText } from "../standard-input.ts"
+import { credentialFor, readCredential } from "../registry-credentials.ts"
 import { secondsText } from "../words.ts"
 
 export const imagePull = command({
@@ -29,7 +27,9 @@ sent with this request and not stored. Without any, a login of bhatti registry l
   ],
   async run({ client, args, options, isJson, out }) {
     const startMs = performance.now()
-    const auth = options.authStdin ? await readAuth() : await credentialFor({ client, out }, args.reference)
+    const auth = options.authStdin
+      ? await readCredential()
+      : await credentialFor({ client, out }, args.reference)
     const started = await client.pullImage({
       body: {
         ref: args.reference,
@@ -62,9 +62,3 @@ sent with this request and not stored. Without any, a login of bhatti registry l
     await out.hint(`  try: bhatti create --image ${image}`)
   },
 })
-
-async function readAuth(): Promise<string> {
-  const text = (await readInputText()).replace(/\r?\n$/, "")
-  if (/^[^:]+:./.test(text)) return text
-  throw new AppError("invalid", "standard input is not USER:TOKEN")
-}

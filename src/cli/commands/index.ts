@@ -141,6 +141,11 @@ export const commands: readonly CommandEntry[] = [
       async () => (await import("./image-import.ts")).imageImport,
     ],
     "image save": ["Make an image of a sandbox", async () => (await import("./image-save.ts")).imageSave],
+    "image export": [
+      "Write an image as an archive",
+      async () => (await import("./image-export.ts")).imageExport,
+    ],
+    "image push": ["Push an image to a registry", async () => (await import("./image-push.ts")).imagePush],
     "image inspect": ["Show one image", async () => (await import("./image-inspect.ts")).imageInspect],
     "image build": [
       "Build an image of a Dockerfile",

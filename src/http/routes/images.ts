@@ -5,12 +5,14 @@ import { parseInput } from "@bhatti/contract/wording"
 import { buildImage } from "../../core/build/build-image.ts"
 import { pruneBuildCache } from "../../core/build/cache.ts"
 import { deleteImage, pruneImages, tagImage } from "../../core/change-images.ts"
+import { exportImage, pushImage } from "../../core/export-image.ts"
 import { installHostImage, listHostImages } from "../../core/host-images.ts"
 import { describeImage, listImages } from "../../core/images.ts"
 import { importImage } from "../../core/import-image.ts"
 import { pullImage } from "../../core/pull.ts"
 import { saveImage } from "../../core/save-image.ts"
 import { parseStrictJson } from "../../lib/strict-json.ts"
+import { bytesReply } from "../bytes.ts"
 import type { Handlers } from "../context.ts"
 import { firstLineOf } from "../first-line.ts"
 import { credentialFrom, viewHostImages, viewImage, viewImages } from "../views/image.ts"
@@ -53,6 +55,20 @@ export const images = {
     const { memory_mb: memoryMib, no_cache, ...asked } = parseInput(BuildImage, parseStrictJson(first))
     const input = { ...asked, memoryMib, usesCache: !no_cache, context: rest }
     return viewStarted(await buildImage(core, account, input))
+  },
+
+  async exportImage({ core, account, params, revoked }) {
+    const left = new AbortController()
+    const signal = AbortSignal.any([revoked, left.signal])
+    const output = await exportImage(core, account, params.name, signal)
+    const source = { output, result: Promise.resolve(), close: () => left.abort() }
+    return bytesReply(source, { headers: { "content-type": "application/x-tar" }, revoked, log: core.log })
+  },
+
+  async pushImage({ core, account, params }, { body }) {
+    const { ref: reference, auth } = body
+    const input = { reference, credential: credentialFrom(auth) }
+    return viewStarted(await pushImage(core, account, params.name, input))
   },
 
   async pruneImages({ core, account }) {

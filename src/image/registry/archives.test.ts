@@ -35,7 +35,7 @@ test.skipIf(!canRun)("an import goes on when another one of the same archive is 
   const gate = Promise.withResolvers<void>()
   const pulls = new Pulls({
     ...{ dataDir, trouble: undefined, registries: [], timeoutMs: 30_000, freeBytes: 0 },
-    ...{ answerTimeoutMs: 30_000, fetchUids: [] },
+    ...{ answerTimeoutMs: 30_000, stallMs: 30_000, fetchUids: [] },
     admit: () => Promise.reject(new Error("an import needs no network")),
     flatten: async () => {},
     async unpack(options) {

@@ -25,6 +25,8 @@ export type FetchSettings = {
   timeoutMs: number
   /** For one document: a registry that does not answer must not hold a pull for the time of a whole fetch. */
   answerTimeoutMs: number
+  /** Without a byte for so long a fetch or a push ends. */
+  stallMs: number
   /** Bytes that stay free on the file system. */
   freeBytes: number
 }
@@ -39,7 +41,7 @@ export type Source = {
 }
 
 const documentBytesMax = 4 * 1024 * 1024
-const globalFlags = [
+export const globalFlags = [
   ...["--policy", "/etc/containers/policy.json"],
   ...["--registries.d", "/etc/containers/registries.d", "--tmpdir", "/fetched"],
 ]
@@ -114,7 +116,7 @@ export async function fetchLayers(
   await using _watch = watchFetch({
     work,
     layers: options.layers,
-    freeBytes: settings.freeBytes,
+    ...{ freeBytes: settings.freeBytes, stallMs: settings.stallMs, host: source.host },
     onProgress: options.onProgress,
     onExcess: (error) => excess.abort(error),
   })
@@ -135,7 +137,7 @@ export async function fetchLayers(
   return blobs
 }
 
-function confinedOf(
+export function confinedOf(
   { host, credential }: Source,
   given: {
     own: KnownRegistry | undefined
@@ -160,11 +162,11 @@ function confinedOf(
   }
 }
 
-function ownOf({ registries }: FetchSettings, { host }: Source): KnownRegistry | undefined {
+export function ownOf({ registries }: FetchSettings, { host }: Source): KnownRegistry | undefined {
   return registries.find((one) => one.host === host)
 }
 
-function textOf({ host, repository, tag }: Source, digest: string | null): string {
+export function textOf({ host, repository, tag }: Source, digest: string | null): string {
   return digest === null ? `${host}/${repository}:${tag}` : `${host}/${repository}@${digest}`
 }
 

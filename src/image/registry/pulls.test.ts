@@ -46,6 +46,7 @@ describe.skipIf(!canRun)("a pull", () => {
       admit: (own, owner, signal) => egress.admit(own, owner, signal),
       timeoutMs: 30_000,
       answerTimeoutMs: 30_000,
+      stallMs: 30_000,
       freeBytes: 0,
       unpack: unpackImage,
       flatten: async () => {},

@@ -6,11 +6,13 @@
 import { AppError } from "@bhatti/contract/errors"
 import type { Ended } from "./confined.ts"
 
-const kinds: readonly [RegExp, (subject: string) => AppError][] = [
+type Verb = "pull" | "push"
+
+const kinds: readonly [RegExp, (subject: string, verb: Verb) => AppError][] = [
   [
     /unauthorized|authentication required|access to the resource is denied|invalid username\/password|status 403/i,
-    (subject) =>
-      new AppError("forbidden", `the registry does not let you pull ${subject}`, {
+    (subject, verb) =>
+      new AppError("forbidden", `the registry does not let you ${verb} ${subject}`, {
         hint: "see that the name is right and that you are logged in there",
         reason: "registry_denied",
       }),
@@ -67,16 +69,31 @@ export function noAnswer(host: string): AppError {
   })
 }
 
-export function errorOf(ended: Ended, subject: string, credential: Credential | undefined): AppError {
+/** For a registry that stops in the middle. */
+export function noByte(host: string, stallMs: number): AppError {
+  const seconds = Math.round(stallMs / 1000)
+  return new AppError("unavailable", `no byte went to or came from the registry ${host} for ${seconds} s`, {
+    hint: "try again later; layers that are complete are not fetched again",
+    reason: "registry_silent",
+  })
+}
+
+export function errorOf(
+  ended: Ended,
+  subject: string,
+  credential: Credential | undefined,
+  verb: Verb = "pull",
+): AppError {
+  const doing = verb === "pull" ? "fetching" : "pushing"
   const words = lastWords(ended.stderr)
   const shown = redacted(words, credential)
   const cause = new Error(shown)
   if (ended.isLate)
-    return new AppError("unavailable", `fetching ${subject} took too long`, { cause, reason: "too_slow" })
+    return new AppError("unavailable", `${doing} ${subject} took too long`, { cause, reason: "too_slow" })
   if (ended.isTooMuch)
     return new AppError("too_large", `the manifest of ${subject} is too large`, { reason: "too_many_bytes" })
-  for (const [pattern, make] of kinds) if (pattern.test(words)) return make(subject).but({ cause })
-  return new AppError("unavailable", `fetching ${subject} failed`, { cause, hint: shown.slice(-300) })
+  for (const [pattern, make] of kinds) if (pattern.test(words)) return make(subject, verb).but({ cause })
+  return new AppError("unavailable", `${doing} ${subject} failed`, { cause, hint: shown.slice(-300) })
 }
 
 /** The text of its last log line. */
