@@ -554,7 +554,6 @@ export function fakeHost(): FakeHost {
       const pulls = fakePulls((name) => host.moreImages.push(name))
       return { pulls, packs: fakePacks(pulls, (name) => host.moreImages.push(name)) }
     })(),
-    pulls: fakePulls((name) => host.moreImages.push(name)),
     buildContexts: fakeBuildContexts(),
     images: {
       recipes: [
