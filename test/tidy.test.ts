@@ -226,7 +226,9 @@ test("core's time goes through its clock", async () => {
 
 test("every file that ARCHITECTURE names exists", async () => {
   const text = await Bun.file(join(root, "docs/ARCHITECTURE.md")).text()
-  const files = (await sources("{contract,sdk,src,agent,jail,unpack}/**/*.{ts,go}")).map(({ file }) => `/${file}`)
+  const files = (await sources("{contract,sdk,src,agent,jail,unpack}/**/*.{ts,go}")).map(
+    ({ file }) => `/${file}`,
+  )
   const named = new Set([...text.matchAll(/`([\w/-]+\.(?:ts|go))`/g)].map(([, name]) => `/${name}`))
   expect([...named].filter((name) => !files.some((file) => file.endsWith(name)))).toEqual([])
 })
