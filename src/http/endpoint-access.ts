@@ -76,6 +76,8 @@ export const endpointAccess: Partial<Record<keyof Api, Access>> = {
   listHostImages: account("images"),
   installHostImage: account("images"),
   saveImage: account("images"),
+  exportImage: account("images"),
+  pushImage: account("images"),
   buildImage: account("images"),
   pruneImages: account("images"),
   getImage: account("images"),

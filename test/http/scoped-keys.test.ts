@@ -59,6 +59,8 @@ const needed: Record<keyof Api, Permission | "none" | "own key"> = {
     listHostImages: "images",
     pruneImages: "images",
     buildImage: "images",
+    exportImage: "images",
+    pushImage: "images",
     getImage: "images",
     tagImage: "images",
     deleteImage: "images",
