@@ -4,6 +4,7 @@
  */
 
 import { AppError } from "@bhatti/contract/errors"
+import type { TaskRecord } from "../store/tasks.ts"
 import type { Core } from "./core.ts"
 import type { RunningTask } from "./tasks.ts"
 
@@ -11,6 +12,8 @@ const mebibyte = 1024 * 1024
 /** Layers are seldom compressed to less than a quarter. */
 const unpackedPerCompressed = 4
 const spareMib = 64
+/** Reserved of an archive before it comes. */
+const aheadMib = 64
 
 /** Estimates what so many compressed bytes become. */
 export function unpackedMib(compressedBytes: number): number {
@@ -21,12 +24,14 @@ export function unpackedMib(compressedBytes: number): number {
 export async function withImageRoom<T>(
   core: Pick<Core, "settings" | "store">,
   task: RunningTask,
-  { name, estimateMib }: { name: string; estimateMib: number },
+  { name, estimateMib, leastMib = 1 }: { name: string; estimateMib: number; leastMib?: number },
   work: (bytesMax: number) => Promise<T>,
 ): Promise<T> {
   const { imageMibMax } = core.settings.images
   const reserve = (wantedMib: number) =>
-    core.store.tasks.reserveForImage(task.record, { wantedMib: Math.min(wantedMib, imageMibMax), name })
+    core.store.tasks.reserveForImage(task.record, {
+      ...{ wantedMib: Math.min(wantedMib, imageMibMax), leastMib, name },
+    })
   const first = await reserve(estimateMib)
   // Without a quota there is nothing to share out.
   const isBounded = Number.isFinite(first.leftMib)
@@ -49,10 +54,34 @@ function isTooLarge(error: unknown): boolean {
   return error instanceof AppError && error.reason === "too_many_bytes"
 }
 
-function overQuota(leftMib: number): AppError {
+/**
+ * Passes an archive's bytes on, as far as the quota of its user goes: what has come and will come next is reserved, so
+ * that several at once never take more together.
+ */
+export async function* withinQuota(
+  core: Pick<Core, "store">,
+  record: TaskRecord,
+  bytes: AsyncIterable<Uint8Array>,
+): AsyncIterable<Uint8Array> {
+  const reserve = (wantedMib: number) =>
+    core.store.tasks.reserveForImage(record, { wantedMib, leastMib: 1, name: record.subject })
+  let size = 0
+  let grantedMib = (await reserve(aheadMib)).grantedMib
+  for await (const piece of bytes) {
+    size += piece.length
+    const sizeMib = size / mebibyte
+    if (sizeMib > grantedMib) {
+      grantedMib = (await reserve(Math.ceil(sizeMib) + aheadMib)).grantedMib
+      if (sizeMib > grantedMib) throw overQuota(grantedMib, "archive")
+    }
+    yield piece
+  }
+}
+
+function overQuota(leftMib: number, what: "image" | "archive" = "image"): AppError {
   return new AppError(
     "limit_exceeded",
-    `the image takes more than the ${Math.max(0, leftMib)} MB that are left of your disk quota`,
+    `the ${what} takes more than the ${Math.max(0, leftMib)} MB that are left of your disk quota`,
     { hint: "destroy a sandbox, delete a snapshot or an image, or ask the operator for a higher quota" },
   )
 }

@@ -3,12 +3,12 @@
  * replaces the user's image of that name; sandboxes of that one keep its disk.
  */
 
-import { AppError } from "@bhatti/contract/errors"
 import type { TaskRecord } from "../store/tasks.ts"
 import type { Account } from "../store/users.ts"
 import { checkSpace } from "./create-checks.ts"
 import type { ImportedArchive } from "./host.ts"
 import { pinDisk, removeDiskOfFailed } from "./image-disks.ts"
+import { unpackedMib, withImageRoom, withinQuota } from "./image-room.ts"
 import { checkNewName, contentOf, type ForPull, prepareImage } from "./pull.ts"
 import { type RunningTask, startTask } from "./tasks.ts"
 
@@ -21,11 +21,13 @@ export async function importImage(core: ForPull, account: Account, input: Import
   await checkNewName(core, name)
   await checkSpace(core)
   // Before the first byte: a user who may have no task sends nothing.
-  const leftMib = await core.store.tasks.leftMib(account.id)
+  const record = await core.store.tasks.add(account.id, { kind: "image.import", subject: name })
   await using undo = new AsyncDisposableStack()
+  undo.defer(() => core.store.tasks.remove(record.id))
   const bytesMax = core.settings.images.imageMibMax * mebibyte
-  const archive = undo.use(await core.host.pulls.receive(withinQuota(input.bytes, leftMib), { bytesMax }))
-  const task = await startTask(core, account, { kind: "image.import", subject: name }, async (task) => {
+  const bytes = withinQuota(core, record, input.bytes)
+  const archive = undo.use(await core.host.pulls.receive(bytes, { bytesMax }))
+  const task = await startTask(core, account, { record }, async (task) => {
     await using _archive = archive
     try {
       return await makeImage(core, account, { ...input, archive }, task)
@@ -44,37 +46,31 @@ export async function importImage(core: ForPull, account: Account, input: Import
   return task
 }
 
-async function* withinQuota(bytes: AsyncIterable<Uint8Array>, leftMib: number): AsyncIterable<Uint8Array> {
-  let size = 0
-  for await (const piece of bytes) {
-    size += piece.length
-    if (size > leftMib * mebibyte)
-      throw new AppError(
-        "limit_exceeded",
-        `the archive is larger than the ${leftMib} MB that are left of your disk quota`,
-        { hint: "destroy a sandbox, delete a snapshot or an image, or ask the operator for a higher quota" },
-      )
-    yield piece
-  }
-}
-
 async function makeImage(
   core: ForPull,
   account: Account,
   { archive, name, prepare }: ImportInput & { archive: ImportedArchive },
   task: RunningTask,
 ): Promise<Record<string, string>> {
-  await core.store.tasks.reserve(task.record, Math.ceil(archive.bytes / mebibyte))
-  task.progress({ step: "reading", layers: [] })
   const { signal } = task
-  const opened = await core.host.pulls.openArchive(archive, { origin: account.id, signal })
-  using _pin = pinDisk(core, opened.diskName)
-  const made = await core.host.pulls.import(archive, {
-    ...{ opened, signal },
-    onProgress: ({ step, layers }) => task.progress({ step, layers }),
-  })
+  const estimateMib = unpackedMib(archive.bytes)
+  using pins = new DisposableStack()
+  const { made, manifestDigest } = await withImageRoom(
+    core,
+    task,
+    { name, estimateMib },
+    async (bytesMax) => {
+      task.progress({ step: "reading", layers: [] })
+      const opened = await core.host.pulls.openArchive(archive, { origin: account.id, bytesMax, signal })
+      pins.use(pinDisk(core, opened.diskName))
+      const made = await core.host.pulls.import(archive, {
+        ...{ opened, bytesMax, signal },
+        onProgress: ({ step, layers }) => task.progress({ step, layers }),
+      })
+      return { made, manifestDigest: opened.manifestDigest }
+    },
+  )
   signal.throwIfAborted()
-  const { manifestDigest } = opened
   const former = await core.store.images.findOwn(account.id, name)
   if (former) task.progress({ step: "replacing", layers: [] })
   const image = await core.store.images.put(

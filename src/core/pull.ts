@@ -15,6 +15,7 @@ import type { Core, ForTemplate, OnHost } from "./core.ts"
 import { checkSpace } from "./create-checks.ts"
 import type { MadeImage } from "./host.ts"
 import { pinDisk, removeDiskOfFailed } from "./image-disks.ts"
+import { unpackedMib, withImageRoom } from "./image-room.ts"
 import { type RunningTask, startTask } from "./tasks.ts"
 import { templateSpec } from "./template.ts"
 import { ensureTemplate } from "./template-builds.ts"
@@ -133,12 +134,17 @@ async function pull(core: ForPull, account: Account, asked: Asked, task: Running
   const { diskName, indexDigest, manifestDigest, layers } = found.resolved
   using _pin = pinDisk(core, diskName)
   const bytes = layers.reduce((sum, { size }) => sum + size, 0)
-  if (!(await core.host.pulls.find(diskName)))
-    await core.store.tasks.reserve(task.record, Math.ceil(bytes / mebibyte))
-  const made = await core.host.pulls.make(asked, found, {
-    signal,
-    onProgress: ({ step, layers }) => task.progress({ step, layers }),
-  })
+  const room = {
+    ...{ name: asked.name, estimateMib: unpackedMib(bytes), leastMib: Math.ceil(bytes / mebibyte) },
+  }
+  const made =
+    (await core.host.pulls.find(diskName)) ??
+    (await withImageRoom(core, task, room, (bytesMax) =>
+      core.host.pulls.make(asked, found, {
+        ...{ bytesMax, signal },
+        onProgress: ({ step, layers }) => task.progress({ step, layers }),
+      }),
+    ))
   signal.throwIfAborted()
   return await core.store.images.put(
     account.id,

@@ -24,14 +24,14 @@ export type RunningTask = {
 
 type Parts = Pick<Core, "clock" | "log" | "store" | "tasks">
 
-/** Begins the work and returns at once; its result becomes the task's. */
+/** Begins the work and returns at once; its result becomes the task's, which may have been added before. */
 export async function startTask(
   core: Parts,
   account: Account,
-  about: { kind: string; subject: string },
+  about: { kind: string; subject: string } | { record: TaskRecord },
   work: (task: RunningTask) => Promise<Record<string, string>>,
 ): Promise<TaskRecord> {
-  const record = await core.store.tasks.add(account.id, about)
+  const record = "record" in about ? about.record : await core.store.tasks.add(account.id, about)
   const stop = new AbortController()
   const over = new AbortController()
   let latest: TaskProgress | undefined

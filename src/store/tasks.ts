@@ -105,11 +105,12 @@ export class Tasks {
 
   /**
    * The same for an image whose size nobody knows yet: reserves up to `wantedMib`, as far as the quota goes. The space
-   * of the image with that name counts as free, since it is replaced. `leftMib` may be infinite.
+   * of the image with that name counts as free, since it is replaced. `leftMib` may be infinite. Throws if not even
+   * `leastMib` are left.
    */
   async reserveForImage(
     task: Pick<TaskRecord, "id" | "userId">,
-    { wantedMib, name }: { wantedMib: number; name: string },
+    { wantedMib, leastMib, name }: { wantedMib: number; leastMib: number; name: string },
   ): Promise<{ grantedMib: number; leftMib: number }> {
     return await withUserLocked(this.#db, task.userId, async (db, user) => {
       await releaseTask(db, task.id)
@@ -120,7 +121,7 @@ export class Tasks {
         .where("name", "=", name)
         .executeTakeFirst()
       const replacedMib = Math.floor(Number(before?.bytes ?? 0) / mebibyte)
-      await checkDiskQuota(db, user, 1 - replacedMib)
+      await checkDiskQuota(db, user, Math.max(1, leastMib) - replacedMib)
       const leftMib = (await diskLeftMib(db, user)) + replacedMib
       const grantedMib = Math.min(wantedMib, leftMib)
       const reserved = user.max_disk_mib === 0 ? 0 : Math.max(0, grantedMib - replacedMib)
@@ -149,6 +150,11 @@ export class Tasks {
       .where("ended_at", "is", null)
       .executeTakeFirst()
     return changed.numUpdatedRows > 0n
+  }
+
+  /** For one whose work has not begun. */
+  async remove(id: TaskId): Promise<void> {
+    await this.#db.deleteFrom("tasks").where("id", "=", id).execute()
   }
 
   async end(id: TaskId, end: TaskEnd): Promise<void> {

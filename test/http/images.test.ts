@@ -313,6 +313,60 @@ describe("an archive that is sent", () => {
   })
 })
 
+describe("the unpacker's limit", () => {
+  const mebibyte = 1024 * 1024
+
+  test("is an estimate of the image within its user's quota, then all that is left, and never more", async () => {
+    const carol = (await new OperatorUsers(own.core.store).create({ name: "carol", maxDiskMib: 200 })).key
+    own.host.pulls.layerBytes = mebibyte
+    own.host.pulls.unpackedBytes = 150 * mebibyte
+    expect(await pull({}, carol)).toMatchObject({ status: "done" })
+    expect(own.host.pulls.limits).toEqual([68 * mebibyte, 200 * mebibyte])
+    own.host.pulls.version = "2"
+    own.host.pulls.unpackedBytes = 201 * mebibyte
+    expect(await pull({}, carol)).toMatchObject({ status: "failed", error: { code: "limit_exceeded" } })
+    // The image of that name is replaced, and its 5 MB count as free.
+    expect(own.host.pulls.limits.slice(2)).toEqual([68 * mebibyte, 200 * mebibyte])
+    const fresh = await pull({ name: "beside" }, carol)
+    expect(fresh).toMatchObject({ status: "failed", error: { code: "limit_exceeded" } })
+    expect(own.host.pulls.limits.slice(4)).toEqual([68 * mebibyte, 195 * mebibyte])
+    await pull()
+    expect(own.host.pulls.limits.slice(6)).toEqual([own.core.settings.images.imageMibMax * mebibyte])
+  })
+
+  test("of several at once is never more than the quota together", async () => {
+    const carol = (await new OperatorUsers(own.core.store).create({ name: "carol", maxDiskMib: 150 })).key
+    const gate = Promise.withResolvers<void>()
+    own.host.pulls.gate = gate.promise
+    own.host.pulls.layerBytes = mebibyte
+    const tasks = await Promise.all([1, 2].map((tag) => start({ ref: `registry.example/app:${tag}` }, carol)))
+    const used = async () => (await own.core.store.users.find("carol"))?.diskUsedMib
+    await until("both have reserved", async () => (await used()) === 136)
+    const third = await start({ ref: "registry.example/app:3" }, carol)
+    await until("the rest is reserved", async () => (await used()) === 150)
+    gate.resolve()
+    for (const id of [...tasks, third]) await ended(id, carol)
+    expect(own.host.pulls.limits.sort((one, other) => one - other)).toEqual(
+      [14, 68, 68].map((mib) => mib * mebibyte),
+    )
+    expect(await used()).toBe(15)
+  })
+
+  test("holds for archives that come at once: what both have sent is never more than the quota", async () => {
+    const account = await own.core.store.users.findByKey(other)
+    if (!account) throw new Error("the key is not valid")
+    let taken = 0
+    async function* bytes() {
+      for (let piece = 0; piece < 64; piece++, taken++) yield new Uint8Array(1024 * 1024)
+    }
+    const send = (name: string) => importImage(own.core, account, { name, prepare: false, bytes: bytes() })
+    const results = await Promise.allSettled([send("one"), send("two")])
+    expect(results.map(({ status }) => status)).toEqual(["rejected", "rejected"])
+    expect(taken).toBeLessThanOrEqual(8)
+    expect(await own.core.store.tasks.listOf(account.id)).toEqual([])
+  })
+})
+
 describe("a disk that nothing needs when a clean-up begins", () => {
   test.each(["a pull finds", "an image of another name gets"])("stays if %s it meanwhile", async (which) => {
     const { core, host } = own

@@ -15,6 +15,10 @@ export type FakePulls = Pulls & {
   /** Awaited in the middle of each make. */
   gate: Promise<unknown>
   layerBytes: number
+  /** Files of each image. */
+  unpackedBytes: number
+  /** Limits that callers gave, in order. */
+  limits: number[]
 }
 
 const mebibyte = 1024 * 1024
@@ -31,6 +35,12 @@ export function fakePulls(onDisk: (name: string) => void): FakePulls {
     onDisk(diskName)
     return made
   }
+  const unpacked = (diskName: string, bytesMax: number) => {
+    pulls.limits.push(bytesMax)
+    if (pulls.unpackedBytes > bytesMax)
+      throw new AppError("too_large", "its files are too large", { reason: "too_many_bytes" })
+    return make(diskName)
+  }
   const untilGate = async (signal: AbortSignal) => {
     const { promise, reject } = Promise.withResolvers<never>()
     const leave = () => reject(signal.reason)
@@ -45,6 +55,8 @@ export function fakePulls(onDisk: (name: string) => void): FakePulls {
     refusal: undefined,
     gate: Promise.resolve(),
     layerBytes: 3 * mebibyte,
+    unpackedBytes: mebibyte,
+    limits: [],
     async resolve(asked) {
       pulls.asked.push(asked)
       if (pulls.refusal) throw pulls.refusal
@@ -57,12 +69,12 @@ export function fakePulls(onDisk: (name: string) => void): FakePulls {
       }
     },
     find: async (diskName) => pulls.disks.get(diskName),
-    async make(_asked, { resolved }, { onProgress, signal }) {
+    async make(_asked, { resolved }, { onProgress, bytesMax, signal }) {
       const [layer] = resolved.layers
       if (layer)
         onProgress({ step: "fetching", layers: [{ digest: layer.digest, bytes: 1, total: layer.size }] })
       await untilGate(signal)
-      return pulls.disks.get(resolved.diskName) ?? make(resolved.diskName)
+      return pulls.disks.get(resolved.diskName) ?? unpacked(resolved.diskName, bytesMax)
     },
     async receive(bytes, { bytesMax }) {
       let size = 0
@@ -74,9 +86,9 @@ export function fakePulls(onDisk: (name: string) => void): FakePulls {
       const manifestDigest = digestOf(`${archive.bytes}`)
       return { diskName: diskNameOf(origin, manifestDigest), manifestDigest }
     },
-    async import(_archive, { opened, signal }) {
+    async import(_archive, { opened, bytesMax, signal }) {
       await untilGate(signal)
-      return make(opened.diskName)
+      return unpacked(opened.diskName, bytesMax)
     },
     async makeOf(_disk, { diskName, config, signal }) {
       await untilGate(signal)

@@ -12,8 +12,8 @@ export async function emptyRoot(core: ForBuild, signal: AbortSignal): Promise<Im
   archive.finalize()
   const bytesMax = 1024 * 1024
   await using received = await core.host.pulls.receive(archive as AsyncIterable<Uint8Array>, { bytesMax })
-  const opened = await core.host.pulls.openArchive(received, { origin: "scratch", signal })
+  const opened = await core.host.pulls.openArchive(received, { origin: "scratch", bytesMax, signal })
   using _pin = pinDisk(core, opened.diskName)
-  await core.host.pulls.import(received, { opened, signal, onProgress: () => {} })
+  await core.host.pulls.import(received, { opened, bytesMax, signal, onProgress: () => {} })
   return { ...(await core.host.images.readImage(opened.diskName)), config: emptyConfig }
 }

@@ -32,7 +32,7 @@ export interface Packs {
     options: { origin: string; bytesMax: number; signal: AbortSignal },
   ): Promise<Packed>
   /** Makes the disk of an image of that layer. */
-  make(packed: Packed, options: MakeOptions & { bytesMax: number }): Promise<MadeImage>
+  make(packed: Packed, options: MakeOptions): Promise<MadeImage>
   /** Yields an archive that other programs load. An owner's exports wait for each other. */
   export(
     image: FinishedImage,

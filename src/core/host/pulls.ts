@@ -36,7 +36,11 @@ export type MadeImage = {
   config: ImageConfig
 }
 
-export type MakeOptions = { onProgress: (progress: PullProgress) => void; signal: AbortSignal }
+/** Above `bytesMax`, a limit besides the operator's, an image is refused with the reason `too_many_bytes`. */
+export type MakeOptions = { bytesMax: number } & {
+  onProgress: (progress: PullProgress) => void
+  signal: AbortSignal
+}
 
 /** A disk on a template that nobody writes to: of a finished copy, or of a draft. Without an id the template's own. */
 export type StillDisk = { template: Template; copy: { id: string; isDraft: boolean } | null }
@@ -55,7 +59,7 @@ export interface Pulls {
   /** Reads which image an archive holds. `origin` keeps users' files apart. */
   openArchive(
     archive: ImportedArchive,
-    options: { origin: string; signal: AbortSignal },
+    options: { origin: string; bytesMax: number; signal: AbortSignal },
   ): Promise<OpenedArchive>
   /** Makes the disk of an archive. */
   import(archive: ImportedArchive, options: MakeOptions & { opened: OpenedArchive }): Promise<MadeImage>

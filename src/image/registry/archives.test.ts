@@ -49,8 +49,15 @@ test.skipIf(!canRun)("an import goes on when another one of the same archive is 
   })
   const begin = async (signal: AbortSignal) => {
     const archive = await pulls.receive(once(readFileSync(file)), { bytesMax: 1024 * mebibyte })
-    const opened = await pulls.openArchive(archive, { origin: "usr_1", signal: never })
-    const made = pulls.import(archive, { opened, signal, onProgress: () => {} })
+    const opened = await pulls.openArchive(archive, {
+      origin: "usr_1",
+      bytesMax: 1024 * mebibyte,
+      signal: never,
+    })
+    const made = pulls.import(archive, {
+      ...{ opened, signal, bytesMax: 1024 * mebibyte },
+      onProgress: () => {},
+    })
     return { archive, made }
   }
   const cancel = new AbortController()

@@ -57,12 +57,15 @@ export class Archives {
     }
   }
 
-  async contentOf({ staging }: Archive, signal: AbortSignal): Promise<Content> {
-    const { uid, bytesMax, freeBytes } = this.#settings
+  async contentOf(
+    { staging }: Archive,
+    { bytesMax, signal }: { bytesMax: number; signal: AbortSignal },
+  ): Promise<Content> {
+    const { uid, freeBytes } = this.#settings
     const read = await readArchive({
       archive: Bun.file(inputOf(staging)).stream(),
       directory: join(staging.path, "archive"),
-      limits: { compressedBytes: bytesMax, unpackedBytes: bytesMax, freeBytes },
+      limits: { compressedBytes: this.#settings.bytesMax, unpackedBytes: bytesMax, freeBytes },
       ...{ uid, signal },
     })
     if (read.kind === "layers") return { layout: read.layout, manifestDigest: read.manifestDigest }

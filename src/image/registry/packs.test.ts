@@ -48,7 +48,7 @@ describe.skipIf(!canRun)("an image that leaves", () => {
   let pulls: Pulls
   let image: { name: string; hash: string; diskMib: number; config: ImageConfig }
   const signal = new AbortController().signal
-  const quiet = { onProgress: () => undefined, signal }
+  const quiet = { onProgress: () => undefined, bytesMax: 1024 ** 3, signal }
   const umask = process.umask()
 
   beforeAll(async () => {

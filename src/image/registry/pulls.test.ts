@@ -32,7 +32,7 @@ describe.skipIf(!canRun)("a pull", () => {
   let egress: RegistryEgress
   let pulls: Pulls
   const signal = new AbortController().signal
-  const quiet = { onProgress: () => {}, signal }
+  const quiet = { onProgress: () => {}, bytesMax: 1024 ** 3, signal }
 
   const uids = [0, 1, 2, 3].map((number) => firstUid + number)
   function pullsOf(changes: Partial<PullSettings> = {}): Pulls {
@@ -205,6 +205,17 @@ describe.skipIf(!canRun)("a pull", () => {
     const small = pullsOf({ imageBytesMax: 10 })
     await expect(small.make(asked, pull, quiet)).rejects.toMatchObject({ code: "too_large" })
     expect(await pulls.find(pull.resolved.diskName)).toBeUndefined()
+    expect(nothingLeft()).toEqual([])
+  })
+
+  test("that ends at the limit of the caller who began it is begun again for one who may take more", async () => {
+    await plain.push(await imageOf("bounded", { bounded: "x".repeat(300_000) }), "bounded:1")
+    const asked = ask(plain.host, "bounded")
+    const pull = await pulls.resolve(asked, signal)
+    const small = pulls.make(asked, pull, { ...quiet, bytesMax: 100_000 })
+    const large = pulls.make(asked, pull, quiet)
+    await expect(small).rejects.toMatchObject({ reason: "too_many_bytes" })
+    expect((await large).diskName).toBe(pull.resolved.diskName)
     expect(nothingLeft()).toEqual([])
   })
 

@@ -50,6 +50,8 @@ type Opened = { diskName: string; manifestDigest: string }
 type OpenedArchive = Opened & { content: Content }
 type Progress = { step: "fetching" | "unpacking"; layers: LayerState[] }
 type Options = { onProgress: (progress: Progress) => void; signal: AbortSignal }
+/** With a limit on the image's files. */
+type Bounded = Options & { bytesMax: number }
 
 export class Pulls {
   readonly #settings: PullSettings
@@ -57,6 +59,8 @@ export class Pulls {
   readonly #archives: Archives
   readonly #received = new Map<string, Archive>()
   readonly #work = new SharedWork<Progress, Made>()
+  /** The limits of works that have failed. */
+  readonly #limits = new WeakMap<AppError, number>()
 
   constructor(settings: PullSettings) {
     this.#settings = settings
@@ -82,12 +86,29 @@ export class Pulls {
     return await findMade(this.#settings.dataDir, diskName)
   }
 
-  async make(asked: Asked, { resolved, manifest }: Pull, options: Options): Promise<Made> {
-    const found = await this.find(resolved.diskName)
-    if (found) return found
-    return await this.#work.join(resolved.diskName, options, (shared) =>
-      this.#fetchAndUnpack(asked, { resolved, manifest }, shared),
-    )
+  async make(asked: Asked, { resolved, manifest }: Pull, options: Bounded): Promise<Made> {
+    const { bytesMax } = options
+    for (;;) {
+      const found = await this.find(resolved.diskName)
+      if (found) return found
+      try {
+        return await this.#work.join(resolved.diskName, options, (shared) =>
+          this.#fetchAndUnpack(asked, { resolved, manifest }, { ...shared, bytesMax }).catch(
+            (error: unknown) => {
+              if (error instanceof AppError) this.#limits.set(error, bytesMax)
+              throw error
+            },
+          ),
+        )
+      } catch (error) {
+        // It may have been begun by a caller who may take less.
+        const isOthersLimit =
+          error instanceof AppError &&
+          error.reason === "too_many_bytes" &&
+          (this.#limits.get(error) ?? bytesMax) < Math.min(bytesMax, this.#settings.imageBytesMax)
+        if (!isOthersLimit) throw error
+      }
+    }
   }
 
   async receive(bytes: AsyncIterable<Uint8Array>, options: { bytesMax: number }): Promise<Archive> {
@@ -105,25 +126,26 @@ export class Pulls {
 
   async openArchive(
     { id }: { id: string },
-    { origin, signal }: { origin: string; signal: AbortSignal },
+    { origin, ...options }: { origin: string; bytesMax: number; signal: AbortSignal },
   ): Promise<OpenedArchive> {
     const archive = this.#received.get(id)
     if (!archive) throw new Error("the archive is gone")
-    const content = await this.#archives.contentOf(archive, signal)
+    const content = await this.#archives.contentOf(archive, options)
     const { manifestDigest } = content
     return { content, manifestDigest, diskName: diskNameOf(origin, manifestDigest) }
   }
 
-  async import({ id }: { id: string }, { opened, ...options }: Options & { opened: Opened }): Promise<Made> {
+  async import({ id }: { id: string }, { opened, ...options }: Bounded & { opened: Opened }): Promise<Made> {
     const archive = this.#received.get(id)
     if (!archive) throw new Error("the archive is gone")
     const { diskName, content } = opened as OpenedArchive
+    const { bytesMax } = options
     const found = await this.find(diskName)
     if (found) return found
     // Not shared: its files go with the caller that has sent them.
     return await this.#work.join(`${diskName} of ${id}`, options, (shared) =>
       "layout" in content
-        ? this.#unpackAndCommit(archive.staging, { ...content, diskName }, shared)
+        ? this.#unpackAndCommit(archive.staging, { ...content, diskName }, { ...shared, bytesMax })
         : this.#commit(archive.staging, { ...content.image, diskName }),
     )
   }
@@ -174,7 +196,7 @@ export class Pulls {
     await this.#blobs.evict(this.#settings.layersBytesMax)
   }
 
-  async #fetchAndUnpack(asked: Asked, { resolved, manifest }: Pull, options: Options): Promise<Made> {
+  async #fetchAndUnpack(asked: Asked, { resolved, manifest }: Pull, options: Bounded): Promise<Made> {
     const { dataDir } = this.#settings
     const { layers, configDigest, diskName, manifestDigest } = resolved
     const wanted = [{ digest: configDigest }, ...layers]
@@ -206,16 +228,17 @@ export class Pulls {
   async #unpackAndCommit(
     staging: Staging,
     { layout, manifestDigest, diskName }: { layout: string; manifestDigest: string; diskName: string },
-    options: Options,
+    options: Bounded,
   ): Promise<Made> {
     const { unpack, unpackUid, imageBytesMax, freeBytes } = this.#settings
+    const unpackedBytes = Math.min(imageBytesMax, options.bytesMax)
     const states = new Map<string, LayerState>()
     const unpacked = await unpack({
       layout,
       manifestDigest,
       directory: join(staging.path, "disk"),
       uid: unpackUid,
-      limits: { compressedBytes: imageBytesMax, unpackedBytes: imageBytesMax, freeBytes },
+      limits: { compressedBytes: imageBytesMax, unpackedBytes, freeBytes },
       onProgress: ({ layer, bytes, total }) => {
         states.set(layer, { digest: layer, bytes, total })
         options.onProgress({ step: "unpacking", layers: [...states.values()] })
