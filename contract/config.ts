@@ -234,6 +234,12 @@ const Settings = z.strictObject({
     .min(0)
     .default(1800)
     .describe("Seconds until a paused sandbox is saved to disk; 0: never"),
+  e2b: z
+    .enum(["on", "off"])
+    .default("off")
+    .describe(
+      "on: the address of the API also answers the control plane of e2b's SDKs (create, connect, list, kill, timeouts, pause, snapshots); commands and files through them are not there yet",
+    ),
   default_ttl: z
     .number()
     .min(0)

@@ -28,6 +28,7 @@ import { Disks } from "./disk/disks.ts"
 import { KeptRows } from "./disk/kept-rows.ts"
 import { Snapshots } from "./disk/snapshot-directories.ts"
 import { HostDownloads, ownProgram } from "./downloads.ts"
+import { createE2b } from "./e2b/app.ts"
 import { RequestRates } from "./gate/request-rates.ts"
 import { openGuest } from "./guest/guest.ts"
 import { readGuestDefaults } from "./guest-defaults.ts"
@@ -56,6 +57,7 @@ import { TapNetwork } from "./network/tap-network.ts"
 import { makePrivate } from "./privacy.ts"
 import { Front } from "./proxy/front.ts"
 import { openStore } from "./store/store.ts"
+import { beside } from "./surfaces.ts"
 
 /** How long clients of commands may take to hear that the daemon stops. */
 const lastAnswersMs = 1000
@@ -96,7 +98,11 @@ export async function serve(flags: ConfigFlags, seam: Seam = {}): Promise<void> 
   core.events.record({ type: "daemon.started", meta: { version, accelerator: accelerator.accelerator } })
   const { settled } = await reconcile(core)
   void settled.then(() => log.info("all running sandboxes are reconnected or given up"))
-  const app = createApp(
+  const rates = new RequestRates(config.rate_limits)
+  const apiHosts = [config.domain, ...config.api_hosts]
+  const { allowed_origins: allowedOrigins } = config
+  const e2b = config.e2b === "on" ? createE2b(core, { apiHosts, allowedOrigins, rates }) : undefined
+  const api = createApp(
     core,
     {
       version,
@@ -105,9 +111,9 @@ export async function serve(flags: ConfigFlags, seam: Seam = {}): Promise<void> 
       warnings: warningsOf(config, accelerator),
     },
     {
-      apiHosts: [config.domain, ...config.api_hosts],
-      allowedOrigins: config.allowed_origins,
-      rates: new RequestRates(config.rate_limits),
+      apiHosts,
+      allowedOrigins,
+      rates,
       trustedProxies: config.trusted_proxies,
       metricsToken: config.metrics_token,
       install: {
@@ -116,6 +122,7 @@ export async function serve(flags: ConfigFlags, seam: Seam = {}): Promise<void> 
       },
     },
   )
+  const app = beside(api, e2b)
   const apiSocketPath = join(config.data_dir, "api.sock")
   const server = listenPrivately(app, apiSocketPath, core.log)
   const operator = listenForOperator(core, join(config.data_dir, "operator.sock"), { version })

@@ -21,6 +21,7 @@ const allowed: Record<string, string[]> = {
   guest: ["rules"],
   gate: ["core", "store"],
   http: ["gate", "core", "store", "rules"],
+  e2b: ["gate", "core", "store", "rules"],
   proxy: ["core", "rules"],
   cli: [],
 }
@@ -39,6 +40,7 @@ const compositionFiles = new Set([
   "lock.ts",
   "host-warnings.ts",
   "image-pulls.ts",
+  "surfaces.ts",
 ])
 
 function folderOf(path: string): string {
@@ -223,3 +225,16 @@ function circlesOf(imports: ReadonlyMap<string, string[]>): string[][] {
   for (const file of imports.keys()) if (!indexes.has(file)) visit(file)
   return found
 }
+
+/** The setting, the composition, and the command that prints a key. */
+const namesOtherSurface = new Set(["daemon.ts", "surfaces.ts", "cli/commands/key-create.ts"])
+
+test("only its own folder knows of the surface for e2b's SDKs", async () => {
+  const wrong: string[] = []
+  for (const file of new Bun.Glob("**/*.ts").scanSync(root)) {
+    if (file.startsWith("e2b/") || namesOtherSurface.has(file)) continue
+    if (/e2b(?!ig)/i.test((await Bun.file(join(root, file)).text()).replaceAll(/[0-9a-f]{12,}/g, "")))
+      wrong.push(file)
+  }
+  expect(wrong).toEqual([])
+})

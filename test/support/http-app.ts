@@ -8,6 +8,7 @@ import type { Log } from "../../src/core/bounded-log.ts"
 import type { Clock } from "../../src/core/clock.ts"
 import type { Core, CoreSettings } from "../../src/core/core.ts"
 import { OperatorUsers } from "../../src/core/users.ts"
+import { createE2b } from "../../src/e2b/app.ts"
 import { RequestRates } from "../../src/gate/request-rates.ts"
 import { type App, createApp } from "../../src/http/app.ts"
 import type { Downloads } from "../../src/http/install.ts"
@@ -15,6 +16,7 @@ import type { About } from "../../src/http/routes/system.ts"
 import type { CertificatePaths } from "../../src/proxy/certificate.ts"
 import type { PoolSettings } from "../../src/rules/pool.ts"
 import { openStore } from "../../src/store/store.ts"
+import { beside } from "../../src/surfaces.ts"
 import { type FakeHost, fakeHost } from "./fake-host.ts"
 import { serveApp } from "./served-app.ts"
 
@@ -54,6 +56,7 @@ export type HttpAppOptions = {
   allowedOrigins?: string[]
   rateLimits?: RateLimits
   maxSandboxes?: number
+  e2b?: boolean
   /** Puts something between the front and the application. */
   wrapApp?: (app: App) => App
 }
@@ -91,7 +94,12 @@ export async function openHttpApp(options: HttpAppOptions = {}): Promise<HttpApp
       ...(options.downloads && { install: { downloads: options.downloads, rate: rateLimits.install } }),
     },
   )
-  const served = serveApp(core, options.wrapApp?.(app) ?? app, {
+  const rates = new RequestRates(rateLimits)
+  const whole = beside(
+    app,
+    options.e2b ? createE2b(core, { apiHosts: [publicAddress.domain], rates }) : undefined,
+  )
+  const served = serveApp(core, options.wrapApp?.(whole) ?? whole, {
     tls: options.tls,
     trustedProxies,
     zone: { domain: "localhost", apiHosts: options.apiHosts ?? [] },

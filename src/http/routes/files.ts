@@ -12,10 +12,10 @@ import {
   writeArchive,
   writeFile,
 } from "../../core/files.ts"
+import { declaredLength } from "../../gate/read-body.ts"
 import { bytesReply } from "../bytes.ts"
 import type { Handlers } from "../context.ts"
 import { chooseSection, fileHeaders, isKnownTo, rangeOf, sectionHeaders } from "../file-range.ts"
-import { declaredLength } from "../input.ts"
 import { sectionOf } from "../lines.ts"
 import { attributesFrom, attributesFromPairs, viewFile } from "../views/file.ts"
 
