@@ -8,6 +8,7 @@ import { AppError } from "@bhatti/contract/errors"
 import type { Client } from "@bhatti/sdk/client"
 import { unlessMissing, whenNowhere } from "../lib/missing-files.ts"
 import { parseJson } from "../lib/parse-json.ts"
+import { hubServer, isDockerHub, registryHost } from "../lib/registry-hosts.ts"
 import type { Output } from "./output.ts"
 
 export type Credential = { username: string; password: string }
@@ -65,9 +66,11 @@ export async function findCredential(
   tell: Tell,
   environment: Environment = process.env,
 ): Promise<Credential | undefined> {
+  const [host = "", ...rest] = place.split("/")
+  const asked = [registryHost(host), ...rest].join("/")
   for (const path of filesOf(environment)) {
     const file = await readFile(path)
-    const found = file && (await credentialIn(file, place, { environment, tell }))
+    const found = file && (await credentialIn(file, asked, { environment, tell }))
     if (found) return found
   }
   return undefined
@@ -101,7 +104,7 @@ type Around = { environment: Environment; tell: Tell }
 
 async function credentialIn(file: File, place: string, around: Around): Promise<Credential | undefined> {
   const host = hostOf(place)
-  const helper = file.credHelpers?.[host]
+  const helper = helperFor(file, host)
   if (helper !== undefined) return await askHelper(helper, host, around)
   // The longest key is the most exact one: Podman has logins for parts of a registry.
   const keys = Object.keys(file.auths ?? {}).sort((one, other) => placeOf(other).length - placeOf(one).length)
@@ -119,10 +122,17 @@ function hostOf(place: string): string {
   return place.split("/")[0] ?? ""
 }
 
+function helperFor({ credHelpers = {} }: File, host: string): string | undefined {
+  const named = Object.entries(credHelpers).find(([key]) => placeOf(key) === host)
+  return credHelpers[host] ?? named?.[1]
+}
+
 /** Keys are HOST or HOST/REPOSITORY, or as older programs write them `https://HOST/v1/`. */
 function placeOf(key: string): string {
   const [, scheme, place = ""] = /^(https?:\/\/)?(.*?)\/*$/.exec(key.toLowerCase()) ?? []
-  return scheme !== undefined || /\/v[12]$/.test(place) ? hostOf(place) : place
+  const [host = "", ...rest] = place.split("/")
+  const isHost = scheme !== undefined || /\/v[12]$/.test(place)
+  return [registryHost(host), ...(isHost ? [] : rest)].join("/")
 }
 
 /** Returns undefined if the helper has none, or is not installed. */
@@ -140,7 +150,7 @@ async function askHelper(
   }
   const child = Bun.spawn([path, "get"], {
     env: { ...environment },
-    stdin: Buffer.from(host),
+    stdin: Buffer.from(isDockerHub(host) ? hubServer : host),
     stdout: "pipe",
     stderr: "ignore",
     timeout: helperMs,

@@ -1,5 +1,6 @@
 /** A user's logins at registries, with the events of their changes. */
 
+import { registryHost } from "../lib/registry-hosts.ts"
 import type { RegistryCredential, RegistryLogin } from "../store/registry-logins.ts"
 import type { Account } from "../store/users.ts"
 import type { Core } from "./core.ts"
@@ -14,7 +15,7 @@ export async function logIn(
   host: string,
   credential: RegistryCredential,
 ): Promise<RegistryLogin> {
-  const login = await store.registryLogins.set(account.id, host.toLowerCase(), credential)
+  const login = await store.registryLogins.set(account.id, registryHost(host), credential)
   events.record({ type: "registry.login", userId: account.id, meta: { by: "user", registry: login.host } })
   return login
 }
@@ -24,6 +25,6 @@ export async function logOut(
   account: Account,
   host: string,
 ): Promise<void> {
-  await store.registryLogins.remove(account.id, host.toLowerCase())
+  await store.registryLogins.remove(account.id, registryHost(host))
   events.record({ type: "registry.logout", userId: account.id, meta: { by: "user", registry: host } })
 }

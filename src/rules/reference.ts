@@ -4,6 +4,7 @@
  */
 
 import { AppError } from "@bhatti/contract/errors"
+import { registryHost } from "../lib/registry-hosts.ts"
 
 export type Reference = {
   /** With the port, in lower case. */
@@ -39,7 +40,7 @@ export function parseReference(text: string, defaultHost: string | undefined): R
     })
   }
   return {
-    host: asked.toLowerCase(),
+    host: registryHost(asked),
     repository,
     tag: tag ?? (digest === undefined ? "latest" : null),
     digest: digest ?? null,
@@ -54,13 +55,13 @@ export function referenceText({ host, repository, tag, digest }: Reference): str
 /** The name of an image that is pulled without one: short where the registry is the default one. */
 export function nameFor(reference: Reference, defaultHost: string | undefined): string {
   const { host, repository, tag, digest } = reference
-  const place = host === defaultHost?.toLowerCase() ? repository : `${host}/${repository}`
+  const place = host === (defaultHost && registryHost(defaultHost)) ? repository : `${host}/${repository}`
   return tag === null ? `${place}@${digest}` : `${place}:${tag}`
 }
 
 /** Refuses a registry that the operator has not listed, if there is a list. */
 export function checkAllowed(host: string, allowed: readonly string[]): void {
-  if (allowed.length === 0 || allowed.some((one) => one.toLowerCase() === host)) return
+  if (allowed.length === 0 || allowed.some((one) => registryHost(one) === host)) return
   throw new AppError("forbidden", `the operator of this host does not allow the registry ${host}`, {
     hint: `allowed: ${allowed.join(", ")}`,
     reason: "registry_not_allowed",

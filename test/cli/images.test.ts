@@ -145,6 +145,24 @@ describe("credentials", () => {
     expect(await find("two.example:5000", { REGISTRY_AUTH_FILE })).toEqual({ username: "c", password: "5" })
   })
 
+  test("of Docker Hub are found under the name that docker login gives it, in files and from helpers", async () => {
+    const find = async (place: string, more = {}) =>
+      await findCredential(place, tell, { HOME: home, ...more })
+    write(".docker/config.json", { auths: { "https://index.docker.io/v1/": basic("hub", "1") } })
+    for (const place of ["docker.io/team/app", "docker.io", "index.docker.io/team/app"])
+      expect(await find(place)).toEqual({ username: "hub", password: "1" })
+    expect(await find("registry.example/team/app")).toBeUndefined()
+    const script = `#!/bin/sh\nread -r server || true\nprintf '{"Username":"u","Secret":"%s"}' "$server"\n`
+    writeFileSync(join(home, "docker-credential-hub"), script)
+    chmodSync(join(home, "docker-credential-hub"), 0o755)
+    const PATH = `${home}:${process.env["PATH"]}`
+    for (const file of [{ credsStore: "hub" }, { credHelpers: { "index.docker.io": "hub" } }]) {
+      write(".docker/config.json", file)
+      const found = await find("docker.io/team/app", { PATH })
+      expect(found).toEqual({ username: "u", password: "https://index.docker.io/v1/" })
+    }
+  })
+
   test("of a part of a registry are for its repositories alone", async () => {
     write(".config/containers/auth.json", {
       auths: {

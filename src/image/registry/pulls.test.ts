@@ -212,7 +212,10 @@ describe.skipIf(!canRun)("a pull", () => {
     await plain.push(await imageOf("bounded", { bounded: "x".repeat(300_000) }), "bounded:1")
     const asked = ask(plain.host, "bounded")
     const pull = await pulls.resolve(asked, signal)
-    const small = pulls.make(asked, pull, { ...quiet, bytesMax: 100_000 })
+    const begun = Promise.withResolvers<void>()
+    const small = pulls.make(asked, pull, { ...quiet, onProgress: () => begun.resolve(), bytesMax: 100_000 })
+    small.catch(() => undefined)
+    await begun.promise
     const large = pulls.make(asked, pull, quiet)
     await expect(small).rejects.toMatchObject({ reason: "too_many_bytes" })
     expect((await large).diskName).toBe(pull.resolved.diskName)

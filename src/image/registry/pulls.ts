@@ -202,25 +202,21 @@ export class Pulls {
     const wanted = [{ digest: configDigest }, ...layers]
     this.#checkSize(layers)
     await using staging = await makeStaging(dataDir)
+    let linked: ReadonlyMap<string, number> = new Map()
     const fetched = await fetchLayers(this.#settings, asked, {
       ...{ staging: staging.path, manifest, layers, signal: options.signal },
       onProgress: (layers) => options.onProgress({ step: "fetching", layers }),
       prepare: async (work) => {
         const digests = wanted.map(({ digest }) => digest)
-        await this.#blobs.linkInto(asked.host, digests, join(work, "blobs", "sha256"))
+        linked = await this.#blobs.linkInto(asked.host, digests, join(work, "blobs", "sha256"))
       },
     })
     options.signal.throwIfAborted()
-    await this.#blobs.takeFrom(fetched, asked.host, wanted)
     const layout = join(staging.path, "layout")
     const blobs = join(layout, "blobs", "sha256")
     await mkdir(blobs, { recursive: true, mode: 0o755 })
     for (const directory of [layout, join(layout, "blobs"), blobs]) await chmod(directory, 0o755)
-    await this.#blobs.linkInto(
-      asked.host,
-      wanted.map(({ digest }) => digest),
-      blobs,
-    )
+    await this.#blobs.takeFrom(fetched, asked.host, wanted, { linked, into: blobs })
     await writeFile(join(blobs, hexOf(manifestDigest)), manifest, { mode: 0o444 })
     return await this.#unpackAndCommit(staging, { layout, manifestDigest, diskName }, options)
   }
