@@ -46,9 +46,9 @@ export class Blobs {
   }
 
   /**
-   * Checks files that an unprivileged program has written, keeps them, and makes them appear in `into`. The program has
-   * ended: nobody has them open for writing. `linked` are those that `linkInto` has put there before. An eviction in the
-   * meantime takes nothing away.
+   * Checks files that an unprivileged program has written, keeps them, and makes them appear in `into`. The program
+   * has ended: nobody has them open for writing. `linked` are those that `linkInto` has put there before. An eviction
+   * meanwhile takes nothing away.
    */
   async takeFrom(
     directory: string,
