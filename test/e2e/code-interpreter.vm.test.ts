@@ -1,6 +1,7 @@
 /**
  * The image `code-interpreter`: a kernel that runs already, and its server. As with docker.vm.test.ts the first run
- * needs BHATTI_TEST_LONG=1, and later ones use what it has kept.
+ * needs BHATTI_TEST_LONG=1, and later ones use what it has kept
+ * for the first tests.
  */
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
@@ -8,6 +9,7 @@ import { codeInterpreter } from "../../images/code-interpreter.ts"
 import { HostImage, templatesIn } from "../support/host-images.ts"
 import { type Installation, install, until } from "../support/installation.ts"
 
+const isLong = process.env["BHATTI_TEST_LONG"] === "1"
 const image = new HostImage(codeInterpreter)
 const isAtHand = await image.isAtHand()
 if (!isAtHand)
@@ -107,49 +109,61 @@ describe.skipIf(!isAtHand)("the code interpreter", () => {
     expect(await answerOf("data", "(os.environ['WHO'], os.environ.get('ONE'))")).toBe("('me', None)")
   }, 120_000)
 
-  test("a context has variables of its own, until it is removed; what there is not is refused", async () => {
-    const made = (await (await call("data", "/contexts", { cwd: "/tmp" })).json()) as { id: string }
-    expect(made).toMatchObject({ language: "python", cwd: "/tmp" })
-    const inside = { context_id: made.id }
-    await run("data", "x = 1")
-    expect(await answerOf("data", "import os; ['x' in dir(), os.getcwd()]", inside)).toBe("[False, '/tmp']")
-    const listed = async () => (await (await call("data", "/contexts")).json()) as { id: string }[]
-    expect((await listed()).map(({ id }) => id)).toEqual(["default", made.id])
-    expect((await call("data", "/contexts/default/restart", {})).status).toBe(204)
-    expect(await answerOf("data", "'x' in dir()")).toBe("False")
-    expect((await call("data", `/contexts/${made.id}`, undefined, { method: "DELETE" })).status).toBe(204)
-    const refused = [
-      { code: "1", ...inside },
-      { code: "1", language: "r" },
-      { code: 1 },
-      { code: "1", env_vars: { A: 1 } },
-    ].map(async (body) => (await call("data", "/execute", body)).status)
-    expect(await Promise.all(refused)).toEqual([404, 400, 400, 400])
-  }, 300_000)
+  test.skipIf(!isLong)(
+    "a context has variables of its own, until it is removed; what there is not is refused",
+    async () => {
+      const made = (await (await call("data", "/contexts", { cwd: "/tmp" })).json()) as { id: string }
+      expect(made).toMatchObject({ language: "python", cwd: "/tmp" })
+      const inside = { context_id: made.id }
+      await run("data", "x = 1")
+      expect(await answerOf("data", "import os; ['x' in dir(), os.getcwd()]", inside)).toBe("[False, '/tmp']")
+      const listed = async () => (await (await call("data", "/contexts")).json()) as { id: string }[]
+      expect((await listed()).map(({ id }) => id)).toEqual(["default", made.id])
+      expect((await call("data", "/contexts/default/restart", {})).status).toBe(204)
+      expect(await answerOf("data", "'x' in dir()")).toBe("False")
+      expect((await call("data", `/contexts/${made.id}`, undefined, { method: "DELETE" })).status).toBe(204)
+      const refused = [
+        { code: "1", ...inside },
+        { code: "1", language: "r" },
+        { code: 1 },
+        { code: "1", env_vars: { A: 1 } },
+      ].map(async (body) => (await call("data", "/execute", body)).status)
+      expect(await Promise.all(refused)).toEqual([404, 400, 400, 400])
+    },
+    300_000,
+  )
 
-  test("code is interrupted when its client leaves, and a kernel that dies is told and replaced", async () => {
-    const left = new AbortController()
-    const going = call(
-      "data",
-      "/execute",
-      { code: "import time; y = 1; time.sleep(1000)" },
-      { signal: left.signal },
-    )
-    const reader = (await going).body?.getReader()
-    await reader?.read()
-    left.abort()
-    expect(await answerOf("data", "y")).toBe("1")
-    const died = await run("data", "import os; os.kill(os.getpid(), 9)")
-    expect(died.map(({ type, name }) => name ?? type)).toContain("KernelDied")
-    expect(await answerOf("data", "'y' in dir()")).toBe("False")
-  }, 300_000)
+  test.skipIf(!isLong)(
+    "code is interrupted when its client leaves, and a kernel that dies is told and replaced",
+    async () => {
+      const left = new AbortController()
+      const going = call(
+        "data",
+        "/execute",
+        { code: "import time; y = 1; time.sleep(1000)" },
+        { signal: left.signal },
+      )
+      const reader = (await going).body?.getReader()
+      await reader?.read()
+      left.abort()
+      expect(await answerOf("data", "y")).toBe("1")
+      const died = await run("data", "import os; os.kill(os.getpid(), 9)")
+      expect(died.map(({ type, name }) => name ?? type)).toContain("KernelDied")
+      expect(await answerOf("data", "'y' in dir()")).toBe("False")
+    },
+    300_000,
+  )
 
-  test("it goes on after a stop, and is started again by a boot", async () => {
-    await run("data", "z = 5")
-    await own.bhatti(["stop", "data"])
-    expect(await answerOf("data", "z")).toBe("5")
-    expect((await own.bhatti(["restart", "data"], { deadlineMs })).exitCode).toBe(0)
-    await until("it serves again", async () => (await call("data", "/health")).ok, { deadlineMs: 120_000 })
-    expect(await answerOf("data", "__import__('os').environ['WHO']")).toBe("'me'")
-  }, 400_000)
+  test.skipIf(!isLong)(
+    "it goes on after a stop, and is started again by a boot",
+    async () => {
+      await run("data", "z = 5")
+      await own.bhatti(["stop", "data"])
+      expect(await answerOf("data", "z")).toBe("5")
+      expect((await own.bhatti(["restart", "data"], { deadlineMs })).exitCode).toBe(0)
+      await until("it serves again", async () => (await call("data", "/health")).ok, { deadlineMs: 120_000 })
+      expect(await answerOf("data", "__import__('os').environ['WHO']")).toBe("'me'")
+    },
+    400_000,
+  )
 })
