@@ -82,7 +82,7 @@ describe.skipIf(!isAtHand)("Docker Engine in a sandbox", () => {
     return { count: Number(count), client, answer }
   }
 
-  /** What the newest machine has for itself alone. */
+  /** The memory that the newest machine has for itself alone. */
   function privateMib(): number {
     const pid = Math.max(...own.machines())
     const kib = /^RssAnon:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]
