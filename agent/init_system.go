@@ -205,6 +205,18 @@ func (a *agent) isInit(p *process) bool {
 	return a.init == p
 }
 
+// unlessSwitchingOff replaces the kernel's word on a start beside an init that has ended, which is that there is no
+// memory. The machine ends in a moment.
+func (a *agent) unlessSwitchingOff(err error) error {
+	a.mu.Lock()
+	init := a.init
+	a.mu.Unlock()
+	if init == nil || !init.hasExited() {
+		return err
+	}
+	return wire.Errorf(wire.Unavailable, "the sandbox is switching off: its init has ended")
+}
+
 // initEndWords must equal the ones in src/machine/guest-end.ts.
 const initEndWords = "the init of the sandbox ended: "
 

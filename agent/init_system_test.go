@@ -77,6 +77,39 @@ func TestAProgramBesideAnInitIsInItsNamespaces(t *testing.T) {
 	}
 }
 
+func TestACommandBesideAnInitThatHasEndedIsToldThatTheSandboxIsSwitchingOff(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can make namespaces")
+	}
+	null, err := nullFile()
+	must(t, err)
+	files := []uintptr{uintptr(null), uintptr(null), uintptr(null)}
+	init, err := theReaper.startOutside("/bin/sleep", []string{"sleep", "1000"}, &syscall.ProcAttr{
+		Dir: "/", Files: files, Sys: &syscall.SysProcAttr{Setsid: true, Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS},
+	})
+	must(t, err)
+	i, err := enter(init.pid)
+	must(t, err)
+	defer close(i.wanted)
+	h := personalised(t)
+	h.agent.mu.Lock()
+	h.agent.init = &process{child: init}
+	h.agent.mu.Unlock()
+	theReaper.setInside(i)
+	defer theReaper.setInside(nil)
+	ask := func() outcome {
+		return h.ask("process_start", map[string]any{"argv": []string{"true"}, "user": "root", "cwd": "/"})
+	}
+	if o := ask(); o.Error != nil {
+		t.Fatalf("%+v", o.Error)
+	}
+	init.killSession()
+	<-init.exited
+	if o := ask(); o.Error == nil || o.Error.Code != wire.Unavailable {
+		t.Errorf("%+v", o.Error)
+	}
+}
+
 func TestAnInitWhoseRequestToEndBlocksIsKilledInTime(t *testing.T) {
 	null, err := nullFile()
 	must(t, err)

@@ -49,7 +49,7 @@ func (a *agent) startProcess(request wire.ProcessStart, onEnd func(*process)) (p
 	}
 	if err := p.launch(a.reaper.start, request, launch); err != nil {
 		t.cancel(hasTerminal)
-		return nil, false, err
+		return nil, false, a.unlessSwitchingOff(err)
 	}
 	t.add(p)
 	if request.TimeoutMs != nil {
