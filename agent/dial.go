@@ -143,8 +143,8 @@ func forward(s *stream, fd int) (n int, again bool, err error) {
 	if credit == 0 {
 		return -1, false, nil
 	}
-	buffer := chunks.Get().(*chunk)
-	defer chunks.Put(buffer)
+	buffer := chunks.take()
+	defer chunks.giveBack(buffer)
 	n, err = read(fd, buffer[dataRoom:dataRoom+credit])
 	s.release(credit - n)
 	switch {

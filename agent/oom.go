@@ -6,6 +6,7 @@
 package main
 
 import (
+	"bytes"
 	"os"
 	"regexp"
 	"strconv"
@@ -97,13 +98,17 @@ func (k *memoryKills) follow(log *os.File) {
 			case err == syscall.EINTR, err == syscall.EPIPE: // EPIPE: records were overwritten before they were read.
 			case err != nil || n <= 0:
 				isOpen = false
-			default:
+			case bytes.Contains(buffer[:n], killWords):
 				k.record(string(buffer[:n]))
 			}
 			return true
 		})
 	}
 }
+
+// killWords are in each record of a kill. Most records are about something else, and each wake brings one: reading it
+// with killRecord would make an emulated machine translate all of its code.
+var killWords = []byte("Killed process")
 
 // killRecord matches the kernel's words since version 4.19. A process's name may hold any characters.
 var killRecord = regexp.MustCompile(`^(Memory cgroup out|Out) of memory(?: \(.*\))?: Killed process ([0-9]+) \((.*)\)` +

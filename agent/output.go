@@ -5,7 +5,6 @@
 package main
 
 import (
-	"errors"
 	"os"
 	"sync"
 	"syscall"
@@ -16,7 +15,36 @@ import (
 // chunk is a buffer for one data frame.
 type chunk [dataRoom + chunkBytes]byte
 
-var chunks = sync.Pool{New: func() any { return new(chunk) }}
+// chunks keeps some unused buffers. A pool of the standard library would drop them with each collection of garbage, and
+// the first command of a machine that wakes would pay for new memory.
+var chunks chunkList
+
+const chunksKept = 4
+
+type chunkList struct {
+	mu     sync.Mutex
+	unused []*chunk
+}
+
+func (l *chunkList) take() *chunk {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	last := len(l.unused) - 1
+	if last < 0 {
+		return new(chunk)
+	}
+	buffer := l.unused[last]
+	l.unused = l.unused[:last]
+	return buffer
+}
+
+func (l *chunkList) giveBack(buffer *chunk) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.unused) < chunksKept {
+		l.unused = append(l.unused, buffer)
+	}
+}
 
 // The results of an attempt to move output.
 type moved int
@@ -38,7 +66,7 @@ func (p *process) pump(o *output) {
 			return result != isEmpty
 		})
 		switch {
-		case errors.Is(err, os.ErrDeadlineExceeded):
+		case err == os.ErrDeadlineExceeded: // RawConn does not wrap it.
 			p.drain(raw, o)
 			return
 		case err != nil || result == isOver:
@@ -63,10 +91,10 @@ func (p *process) move(o *output, fd, max int) (n int, result moved) {
 	if max == 0 {
 		return 0, isFull
 	}
-	buffer, isKept := chunks.Get().(*chunk), false
+	buffer, isKept := chunks.take(), false
 	defer func() {
 		if !isKept {
-			chunks.Put(buffer)
+			chunks.giveBack(buffer)
 		}
 	}()
 	n, err := read(fd, buffer[dataRoom:dataRoom+max])
@@ -215,8 +243,8 @@ func discard(file *os.File) {
 		var n int
 		var readErr error
 		err = raw.Read(func(fd uintptr) bool {
-			buffer := chunks.Get().(*chunk)
-			defer chunks.Put(buffer)
+			buffer := chunks.take()
+			defer chunks.giveBack(buffer)
 			n, readErr = syscall.Read(int(fd), buffer[:])
 			return readErr != syscall.EAGAIN
 		})

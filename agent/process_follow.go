@@ -37,13 +37,13 @@ func (c *client) bend(i int) {
 // follow sends the kept output until all outputs are straight, or the client has no place any more.
 func (c *client) follow() {
 	for {
-		buffer := chunks.Get().(*chunk)
+		buffer := chunks.take()
 		next := c.take(buffer[dataRoom:])
 		var err error
 		if next.count > 0 {
 			err = c.stream.sendData(next.channel, buffer[:dataRoom+next.count])
 		}
-		chunks.Put(buffer)
+		chunks.giveBack(buffer)
 		switch {
 		case err != nil || next.isOver:
 			return

@@ -426,7 +426,7 @@ func TestEndedProcessesAreBounded(t *testing.T) {
 		a.processes.ended(p)
 	}
 	list := a.processes.list()
-	if len(list) != processesEndedMax || list[0].id != "p6" || !a.processes.forgotten.has("4") || a.processes.keys["5"] == nil {
+	if len(list) != processesEndedMax || list[0].id != "p6" || !a.processes.forgotten.has("4") || list[0].key != "5" {
 		t.Errorf("%d processes, the first is %s", len(list), list[0].id)
 	}
 }

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"hash/maphash"
 	"os"
 	"sync"
 	"syscall"
@@ -109,16 +108,14 @@ func newProcess(request wire.ProcessStart) *process {
 
 // fingerprintOf differs for commands that are not the same.
 func fingerprintOf(request wire.Exec) uint64 {
-	var hash maphash.Hash
-	hash.SetSeed(keySeed)
-	for _, text := range append([]string{request.Cwd, request.User}, request.Argv...) {
-		_, _ = hash.WriteString(text)
-		_ = hash.WriteByte(0)
+	sum := hashed(hashed(hashStart, request.Cwd), request.User)
+	for _, text := range request.Argv {
+		sum = hashed(sum, text)
 	}
 	if request.Terminal != nil {
-		_ = hash.WriteByte(1)
+		sum = hashed(sum, "terminal")
 	}
-	return hash.Sum64()
+	return sum
 }
 
 // starter starts a program.

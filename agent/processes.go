@@ -3,7 +3,6 @@
 package main
 
 import (
-	"hash/maphash"
 	"strconv"
 	"sync"
 	"syscall"
@@ -35,7 +34,6 @@ type processes struct {
 	over      []*process // those that have ended, first to end first
 	running   int
 	terminals int
-	keys      map[string]*process
 	forgotten keyMemory
 	// isFirstBoot: no earlier boot of this sandbox can have run a command.
 	isFirstBoot bool
@@ -51,10 +49,19 @@ type keyMemory struct {
 	known  map[uint64]bool
 }
 
-var keySeed = maphash.MakeSeed()
+// hashStart and hashed are FNV-1a, whose code is short, with the end of each text. A guest can only deceive itself.
+const hashStart = 0xcbf29ce484222325
+
+func hashed(sum uint64, text string) uint64 {
+	const prime = 0x100000001b3
+	for i := 0; i < len(text); i++ {
+		sum = (sum ^ uint64(text[i])) * prime
+	}
+	return (sum ^ 0x100) * prime
+}
 
 func (m *keyMemory) add(key string) {
-	hash := maphash.String(keySeed, key)
+	hash := hashed(hashStart, key)
 	if m.known == nil {
 		m.known = map[uint64]bool{}
 	}
@@ -68,7 +75,7 @@ func (m *keyMemory) add(key string) {
 	m.known[hash] = true
 }
 
-func (m *keyMemory) has(key string) bool { return m.known[maphash.String(keySeed, key)] }
+func (m *keyMemory) has(key string) bool { return len(m.hashes) > 0 && m.known[hashed(hashStart, key)] }
 
 // outputBudget is the memory for output in a machine of this size.
 func outputBudget() int64 {
@@ -135,12 +142,6 @@ func (t *processes) add(p *process) {
 		t.others++
 	}
 	t.all = append(t.all, p)
-	if p.key != "" {
-		if t.keys == nil {
-			t.keys = map[string]*process{}
-		}
-		t.keys[p.key] = p
-	}
 }
 
 // ended counts a process that runs no more, and forgets the first that ended if there are too many.
@@ -165,7 +166,6 @@ func (t *processes) forget(p *process) {
 	t.all, isThere = without(t.all, p)
 	t.over, _ = without(t.over, p)
 	if isThere && p.key != "" {
-		delete(t.keys, p.key)
 		t.forgotten.add(p.key)
 	}
 	t.mu.Unlock()
@@ -229,11 +229,15 @@ func (t *processes) find(wanted string) (*process, error) {
 func (t *processes) findKey(key string, request wire.ProcessStart, fingerprint uint64) (*process, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if p := t.keys[key]; p != nil {
-		if p.fingerprint != fingerprint {
+	// The newest one is asked for most often.
+	for i := len(t.all) - 1; i >= 0; i-- {
+		switch p := t.all[i]; {
+		case p.key != key:
+		case p.fingerprint != fingerprint:
 			return nil, wire.Errorf(wire.Conflict, "the key belongs to another command (%s)", p.id).Because(wire.KeyReused)
+		default:
+			return p, nil
 		}
-		return p, nil
 	}
 	if t.forgotten.has(key) {
 		return nil, wire.Errorf(wire.Conflict, "the command of this key has ended and is forgotten").Because(wire.Forgotten)

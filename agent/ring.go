@@ -147,7 +147,7 @@ func (r *ring) evict() (freed int) {
 		r.first = oldest.end()
 	}
 	if oldest.buffer != nil {
-		chunks.Put(oldest.buffer)
+		chunks.giveBack(oldest.buffer)
 	}
 	r.size -= freed
 	r.budget.giveBack(freed)

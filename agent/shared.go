@@ -147,7 +147,7 @@ func (a *agent) newOutgoing(s *stream, shared *int64) *outgoing {
 		o.base, o.region = int(*shared), a.shared.claim(*shared)
 	}
 	if o.region == nil {
-		o.frame = chunks.Get().(*chunk)
+		o.frame = chunks.take()
 	}
 	return o
 }
@@ -191,7 +191,7 @@ func (o *outgoing) send(count int) error {
 // after that.
 func (o *outgoing) drop() {
 	if o.region == nil {
-		chunks.Put(o.frame)
+		chunks.giveBack(o.frame)
 		return
 	}
 	o.stream.connection.agent.shared.release(o.base)

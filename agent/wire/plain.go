@@ -61,14 +61,13 @@ func readPlainOperation(payload []byte) string {
 	if !isText {
 		return ""
 	}
-	// Only these operations have a strict parser for the rest, or have no rest, so only they are accepted here.
+	if p.take('}') && p.isAtEnd() {
+		return name
+	}
+	// Only these operations have a strict parser for the rest.
 	switch name {
 	case "personalise", "refresh", "exec", "process_start":
 		if p.take(',') {
-			return name
-		}
-	case "quiesce":
-		if p.take('}') && p.isAtEnd() {
 			return name
 		}
 	}

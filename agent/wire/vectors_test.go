@@ -457,7 +457,8 @@ func TestTheHostsRequestsAreReadWithoutReflection(t *testing.T) {
 func TestAnOperationIsBelievedOnlyWhenAllOfTheRequestIsPlain(t *testing.T) {
 	for text, want := range map[string]string{
 		`{"op":"quiesce"}`: "quiesce", `{"op":"quiesce"} `: "", `{"op":"quiesce","op":"exec"}`: "",
-		`{"op":"refresh",`: "refresh", `{"op":"refresh"}`: "", `{"op":"ping"}`: "", `{"op": "exec","argv":[]}`: "",
+		`{"op":"refresh",`: "refresh", `{"op":"ping"}`: "ping", `{"op":"watch"}`: "watch", `{"op":"ping",`: "",
+		`{"op":""}`: "", `{"op": "exec","argv":[]}`: "",
 	} {
 		if got := readPlainOperation([]byte(text)); got != want {
 			t.Errorf("%s: %q, not %q", text, got, want)
