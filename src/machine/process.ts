@@ -114,9 +114,14 @@ export type Confinement = {
 
 /**
  * A single heap for all threads, in small pages: the kernel would fill the gaps of a heap in large pages, although
- * QEMU has freed them.
+ * QEMU has freed them. Large blocks always get a mapping of their own. By default they get it only until the first one
+ * is freed, and then the tables that QEMU makes and frees while it starts leave 4 MB of gaps.
  */
-const heapSettings = "glibc.malloc.arena_max=1"
+const heapSettings = [
+  "glibc.malloc.arena_max=1",
+  "glibc.malloc.mmap_threshold=49152",
+  "glibc.malloc.top_pad=32768",
+].join(":")
 const launchDeadlineMs = 10_000
 /** Passed in a machine's environment, where no later daemon changes it. */
 const stateVariable = "BHATTI_STATE"
