@@ -11,6 +11,8 @@ export type Settings = {
   pool: number
   /** Seconds until an idle one is paused; without it they never are. */
   warmAfterSec?: number
+  /** Forks new sandboxes; without it they are cloned. */
+  forks?: "auto" | "off"
 }
 
 const settingsAtStart: Settings = { pool: 0 }
@@ -18,9 +20,10 @@ const settingsAtStart: Settings = { pool: 0 }
 const unlimited = "{ burst: 1000000, per_minute: 60000000 }"
 const rateLimits = ["create", "exec", "other", "proxy_client", "proxy_alias", "proxy_total"]
 
-const configOf = ({ pool, warmAfterSec }: Settings) =>
+const configOf = ({ pool, warmAfterSec, forks = "off" }: Settings) =>
   [
     `pool: ${pool}`,
+    `forks: ${forks}`,
     "pool_memory_mb: 4096",
     `warm_after: ${warmAfterSec ?? 0}`,
     "rate_limits:",
@@ -30,6 +33,7 @@ const configOf = ({ pool, warmAfterSec }: Settings) =>
 /** Kept ready of a size that is in use. */
 const poolMin = 2
 const fillDeadlineMs = 300_000
+const forkDeadlineMs = 120_000
 /** Long enough for a running machine to use some processor time. */
 const restMs = 200
 
@@ -45,10 +49,10 @@ export class Bhatti implements AsyncDisposable {
     this.installation = installation
   }
 
-  static async start(options: { binary: string | undefined }): Promise<Bhatti> {
+  static async start(options: { binary: string | undefined; settings?: Settings }): Promise<Bhatti> {
     const binary = options.binary ?? builtBinary
     const bhatti = new Bhatti(binary, await install({ binary, launcher: ["setsid"] }))
-    await bhatti.#restartWith(settingsAtStart)
+    await bhatti.#restartWith(options.settings ?? settingsAtStart)
     return bhatti
   }
 
@@ -61,10 +65,26 @@ export class Bhatti implements AsyncDisposable {
     await this.installation.stopDaemon("SIGTERM")
     const path = join(this.installation.dataDir, "config.yaml")
     // Settings that keep it apart from other installations stay.
-    this.#ownConfig ??= (await Bun.file(path).text()).replace(/^pool: .*$/m, "")
+    this.#ownConfig ??= (await Bun.file(path).text()).replace(/^(pool|forks): .*$/gm, "")
     await Bun.write(path, `${this.#ownConfig}\n${configOf(settings)}`)
     await this.installation.startDaemon()
     this.#settings = settings
+    if (settings.forks === "auto") await this.#untilForked()
+  }
+
+  /** The first sandboxes are cloned. Throws if none is forked at last, since the rows would be about something else. */
+  async #untilForked(): Promise<void> {
+    const name = "until-forked"
+    await until(
+      "sandboxes are forked",
+      async () => {
+        await this.api("POST", "/sandboxes", { name })
+        const { reply } = await this.api("GET", `/events?sandbox=${name}&type=sandbox.created`)
+        await this.api("DELETE", `/sandboxes/${name}`)
+        return (reply as { meta: { from: string } }[]).at(-1)?.meta.from === "fork"
+      },
+      { deadlineMs: forkDeadlineMs },
+    )
   }
 
   /**

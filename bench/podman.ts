@@ -93,6 +93,16 @@ export class Podman implements AsyncDisposable {
     return this.#podman("rm", "--force", "--time=0", container)
   }
 
+  /** Pids of a running container: its first process, and the one that watches it. */
+  async pidsOf(container: string): Promise<number[]> {
+    const { stdout } = await this.#podman(
+      "inspect",
+      "--format={{.State.Pid}} {{.State.ConmonPid}}",
+      container,
+    )
+    return stdout.trim().split(" ").map(Number)
+  }
+
   async leftovers(): Promise<string[]> {
     const { stdout } = await this.#podman("ps", "--all", "--format={{.Names}}")
     return stdout

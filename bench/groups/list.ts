@@ -5,6 +5,7 @@ import { burst, parallel, poolBurst } from "./burst.ts"
 import { create, pool } from "./create.ts"
 import { exec } from "./exec.ts"
 import { footprint } from "./footprint.ts"
+import { forks } from "./forks.ts"
 import { neighbours } from "./neighbours.ts"
 import { power } from "./power.ts"
 import { published } from "./published.ts"
@@ -16,6 +17,7 @@ import { transfer } from "./transfer.ts"
 export const groups: readonly Group[] = [
   start,
   create,
+  forks,
   pool,
   burst,
   poolBurst,
