@@ -1,11 +1,11 @@
 /** The same layers, unpacked by umoci, an implementation of others, as root: both trees are equal, entry by entry. */
 import { afterAll, beforeAll, expect, test } from "bun:test"
-import { lstat, mkdtemp, readFile, readlink, rm } from "node:fs/promises"
+import { lstat, mkdtemp, rm } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { type DiskEntry, kinds, readExt4Tree } from "../../test/support/ext4-tree.ts"
-import { digestOf, manifestType, writeImage } from "../../test/support/oci-layout.ts"
+import { manifestType, writeImage } from "../../test/support/oci-layout.ts"
 import { type TarEntry, tarOf } from "../../test/support/tar-bytes.ts"
+import { directoryLines, diskLines } from "../../test/support/tree-lines.ts"
 import { runProgram } from "../lib/program.ts"
 import { unpackImage } from "./unpack.ts"
 
@@ -109,83 +109,5 @@ async function compare(layers: Uint8Array[]): Promise<void> {
   await runProgram(["umoci", "unpack", "--image", `${layout}:x`, bundle], { deadlineMs: 300_000 })
   const directory = join(layout, "work")
   const { disk } = await unpackImage({ layout, manifestDigest: digest, directory, uid: 799_000 })
-  const ours = readExt4Tree(disk)
-  const theirs = await listTree(join(bundle, "rootfs"))
-  expect([...ours].map(([name, entry]) => lineOf(name, entry)).sort()).toEqual(theirs.sort())
-}
-
-function lineOf(
-  name: string,
-  { kind, mode, uid, gid, seconds, links, size, content, device, attributes }: DiskEntry,
-): string {
-  const isFolder = kind === "directory"
-  return [
-    name,
-    kind,
-    mode.toString(8),
-    uid,
-    gid,
-    seconds,
-    isFolder ? "" : links,
-    isFolder ? "" : size,
-    content === undefined ? "" : digestOf(content),
-    device ? `${device.major}:${device.minor}` : "",
-    Object.entries(attributes)
-      .map(([key, value]) => `${key}=${Buffer.from(value, "latin1").toString("hex")}`)
-      .sort(),
-  ].join(" ")
-}
-
-async function listTree(top: string): Promise<string[]> {
-  const found = await runProgram(["find", top, "-print0"], { deadlineMs: 30_000 })
-  const paths = found
-    .toString("latin1")
-    .split("\0")
-    .filter(Boolean)
-    .map((path) => Buffer.from(path, "latin1"))
-  const attributes = await attributesBelow(top)
-  const lines: string[] = []
-  for (const path of paths) {
-    const about = await lstat(path)
-    const name = path.toString("latin1").slice(top.length + 1)
-    const kind = kinds[(about.mode >> 12) as keyof typeof kinds]
-    const isDevice = kind === "char" || kind === "block"
-    lines.push(
-      lineOf(name, {
-        inode: about.ino,
-        kind,
-        mode: about.mode & 0o7777,
-        uid: about.uid,
-        gid: about.gid,
-        links: about.nlink,
-        seconds: Math.floor(about.mtimeMs / 1000),
-        nanoseconds: 0,
-        size: about.size,
-        ...(kind === "file" && { content: await readFile(path) }),
-        ...(kind === "symlink" && { content: Buffer.from(await readlink(path)) }),
-        ...(isDevice && { device: { major: about.rdev >> 8, minor: about.rdev & 0xff } }),
-        attributes: attributes.get(name) ?? {},
-      }),
-    )
-  }
-  return lines
-}
-
-async function attributesBelow(top: string): Promise<Map<string, Record<string, string>>> {
-  const text = (
-    await runProgram(["getfattr", "-R", "-P", "-h", "-d", "-m", "-", "-e", "hex", "."], {
-      cwd: top,
-      deadlineMs: 30_000,
-    })
-  ).toString("latin1")
-  return new Map(
-    text.split("\n\n").map((part) => {
-      const [head = "", ...lines] = part.split("\n")
-      const pairs = lines.filter(Boolean).map((line) => line.split("=0x") as [string, string])
-      return [
-        head.replace("# file: ", ""),
-        Object.fromEntries(pairs.map(([key, value]) => [key, Buffer.from(value, "hex").toString("latin1")])),
-      ]
-    }),
-  )
+  expect(diskLines(disk)).toEqual(await directoryLines(join(bundle, "rootfs")))
 }
