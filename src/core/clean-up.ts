@@ -133,6 +133,7 @@ export async function unneededOwnTemplates(core: TemplateParts): Promise<string[
 export async function removeTemplatesOf(core: TemplateParts, hashes: ReadonlySet<string>): Promise<void> {
   const of = (await core.host.templates.measure()).filter(({ imageHash }) => hashes.has(imageHash))
   const ids = new Set(of.map(({ id }) => id))
+  await core.pool.forget(ids)
   const judged = (await judgeTemplates(core)) ?? []
   const unneeded = judged.filter(({ id, isNeeded }) => ids.has(id) && !isNeeded)
   await removeTemplates(

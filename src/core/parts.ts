@@ -59,6 +59,10 @@ export interface PoolPart {
   beginCreate(): Disposable
   /** Records demand for the template. */
   wants(spec: TemplateSpec, template: Template): void
+  /** Keeps some ready of a template that was made for creates to come, unless creates want others. */
+  expects(spec: TemplateSpec, template: Template): void
+  /** Ends those of templates that are about to be removed. */
+  forget(templateIds: ReadonlySet<string>): Promise<void>
   /** Frees the memory of all ready sandboxes; the pool refills when there is enough memory. */
   shed(): void
   /** Removes all ready sandboxes before the daemon stops. */

@@ -4,7 +4,14 @@
  * are discarded when the daemon starts. `rules/pool.ts` decides how many there are of each size.
  */
 
-import { type Demand, type PoolSettings, pooledMib, poolTargets, wantedOnceMore } from "../rules/pool.ts"
+import {
+  type Demand,
+  expectedSoon,
+  type PoolSettings,
+  pooledMib,
+  poolTargets,
+  wantedOnceMore,
+} from "../rules/pool.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Alarm } from "./clock.ts"
 import type { Core, OnHost } from "./core.ts"
@@ -90,6 +97,20 @@ export class Pool implements PoolPart {
     this.#tendSoon(quietMs)
   }
 
+  expects(spec: TemplateSpec, template: Template): void {
+    if (this.#settings.sizeMax === 0 || this.#isStopped || this.#shelves.has(template.id)) return
+    const demand = expectedSoon(this.#core.clock.nowMs())
+    this.#shelves.set(template.id, { spec, template, ready: [], demand })
+    this.#tendSoon(quietMs)
+  }
+
+  async forget(templateIds: ReadonlySet<string>): Promise<void> {
+    const gone = [...this.#shelves.values()].filter(({ template }) => templateIds.has(template.id))
+    for (const { template } of gone) this.#shelves.delete(template.id)
+    const ready = gone.flatMap((shelf) => shelf.ready)
+    await Promise.all(ready.map(({ id, guest }) => this.#discard(id, guest)))
+  }
+
   shed(): void {
     for (const { ready } of this.#shelves.values())
       for (const { id, guest } of ready.splice(0)) void this.#discard(id, guest)
@@ -144,7 +165,8 @@ export class Pool implements PoolPart {
   async #fill(shelf: Shelf): Promise<number> {
     try {
       const pooled = await this.#make(shelf)
-      if (this.#isStopped) await this.#discard(pooled.id, pooled.guest)
+      const isForgotten = this.#shelves.get(shelf.template.id) !== shelf
+      if (this.#isStopped || isForgotten) await this.#discard(pooled.id, pooled.guest)
       else shelf.ready.push(pooled)
       return 0
     } catch (error) {

@@ -182,7 +182,8 @@ export async function prepareImage(
       cpus: limits.cpusDefault,
       memoryMib: limits.memoryMibDefault,
     })
-    await ensureTemplate(core, spec, task.signal)
+    // The next create is quick too, as with an image of the host.
+    core.pool.expects(spec, await ensureTemplate(core, spec, task.signal))
   } catch (error) {
     if (!task.signal.aborted) throw error
   } finally {

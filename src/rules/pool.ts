@@ -38,6 +38,11 @@ export function wantedOnceMore(before: Demand | undefined, nowMs: number): Deman
   return { burst, peak, lastAtMs: nowMs }
 }
 
+/** Returns the demand for a size that nobody has created yet, but will: it comes after those of recent creates. */
+export function expectedSoon(nowMs: number): Demand {
+  return { burst: 0, peak: 1, lastAtMs: nowMs - forgetPeakAfterMs }
+}
+
 /**
  * Returns how many to keep ready of each size, in the order of `demands`. The most recently used sizes get memory
  * first.

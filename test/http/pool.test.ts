@@ -1,6 +1,7 @@
 /** When the pool is filled and emptied, on a fake host, with alarms that ring when a test says so. */
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
+import { StartedTask, Task } from "@bhatti/contract/task"
 import { type Clock, systemClock } from "../../src/core/clock.ts"
 import { ownGraceMs } from "../../src/rules/template-clean-up.ts"
 import { type HttpApp, openHttpApp } from "../support/http-app.ts"
@@ -37,6 +38,26 @@ const fill = () =>
     ring()
     return own.core.pool.readyCount === 2
   })
+
+test("an image that was just pulled has machines ready before its first create, and takes them along", async () => {
+  const pulled = await own.call("POST", "/images/pull", { ref: "registry.example/app:1", name: "app" })
+  const { task_id } = StartedTask.parse(pulled.body)
+  const isOver = async () => {
+    ring()
+    const { body } = await own.call("GET", `/tasks/${task_id}`)
+    return Task.parse(body).completed_at !== null
+  }
+  await until("it is pulled", isOver)
+  await fill()
+  expect((await own.call("POST", "/sandboxes", { name: "quick", image: "app" })).status).toBe(201)
+  await until("the event is written", async () => {
+    const { text } = await own.call("GET", "/events?sandbox=quick")
+    return text.includes('"from":"pool"')
+  })
+  expect((await own.call("DELETE", "/sandboxes/quick")).status).toBe(200)
+  expect((await own.call("DELETE", "/images/app")).status).toBe(200)
+  expect([own.host.pulls.disks.size, own.core.pool.readyCount]).toEqual([0, 0])
+})
 
 test("it is not filled while a create is going on", async () => {
   const gate = Promise.withResolvers<void>()

@@ -454,7 +454,7 @@ export function fakeHost(): FakeHost {
         [...templates].map(([spec, { id }]) => ({
           id,
           mib: 100,
-          imageHash: "image",
+          imageHash: (JSON.parse(spec) as TemplateSpec).image.hash,
           owner: (JSON.parse(spec) as TemplateSpec).programs?.owner ?? null,
           lastUsedMs: host.templatesUsedMs,
         })),
