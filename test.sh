@@ -19,6 +19,9 @@ registry_dir=/var/cache/bhatti/docker-registry
 timings="$root/dist/test-timings.json"
 usual_timings="$root/test/e2e/timings.json"
 
+# About the machine itself: they run with forked machines, and again with clones.
+cloned_files=(./test/e2e/confine.vm.test.ts ./test/e2e/main-job.vm.test.ts)
+
 passed=0
 failed=0
 # Tests that failed beside others and passed alone; they are among the passed.
@@ -61,7 +64,14 @@ main() {
     # Each file has an installation of its own. A third of its time is waiting, so three keep two processors busy; each
     # of them then has less of them, and longer to answer.
     export BHATTI_TEST_PATIENCE=${BHATTI_TEST_PATIENCE:-2}
+    export BHATTI_TEST_STARTS="$reports/starts"
     REPEAT=$repeat bun_tests "end-to-end tests" run test:e2e --parallel=3 --timings="$timings" --update-timings
+    tell_starts
+    # Where machines cannot be forked all are clones, as the first ones of each file are above.
+    local cloned=("${cloned_files[@]}")
+    [[ $extent != --long ]] || cloned=(test/e2e)
+    BHATTI_TEST_CONFIG="forks: off" REPEAT=$repeat bun_tests "the same with clones alone" \
+      test "${cloned[@]}" --timeout 180000 --parallel=3
     check "ratios of the benchmark" "$bun" run bench --check
   fi
   [[ $extent != --long ]] || long_tests
@@ -212,6 +222,14 @@ slowest() {
   # The last one reads everything: a program whose reader has left would fail, and with it the script.
   sed -n 's/^ *<testsuite .*file="\([^"]*\)".* time="\([0-9.]*\)".*/\2 s \1/p' "$1" | sort -u -k3 | sort -rn |
     sed -n '1,8s/^/== slow: /p'
+}
+
+# How the sandboxes of the tests came into being.
+tell_starts() {
+  [[ -e $BHATTI_TEST_STARTS ]] || return 0
+  sed 's/},{/\n/g' "$BHATTI_TEST_STARTS" | sed -n 's/.*"from":"\([a-z]*\)","count":\([0-9]*\).*/\1 \2/p' |
+    awk '{ count[$1] += $2 } END { printf "== sandboxes: %d forked, %d cloned, %d from a pool, %d copies\n",
+      count["fork"], count["template"], count["pool"], count["sandbox"] }' | tee /dev/fd/3
 }
 
 attribute() {
