@@ -95,6 +95,27 @@ test("a kept QEMU is named with what needs it", () => {
   ])
 })
 
+test("the doctor says whether new sandboxes are forked, cloned, or wait in the pool, and why", () => {
+  const about = (settings: Partial<Config>, difference: Partial<HostFacts> = {}) =>
+    hostChecks({ ...healthy, ...difference, config: { ...config, ...settings } })
+      .filter(({ area }) => area === "forks")
+      .map(({ status, text }) => `${status}: ${text}`)
+  const forkTrial = { works: true, reason: null, build: "QEMU 9.9" }
+  expect([
+    about({}, { forkTrial }),
+    about({ forks: "off" }, { forkTrial }),
+    about({ forks: "off", pool: 0 }),
+    about({ confinement: "reduced" }),
+    about({}, { isRoot: false, data: { ...data, daemonUid: 1000 } }),
+  ]).toEqual([
+    ["ok: new sandboxes are forked from QEMU 9.9, and none waits in a pool"],
+    ["ok: off in config.yaml: new sandboxes are cloned, and some wait in the pool"],
+    ["ok: off in config.yaml: new sandboxes are cloned"],
+    [expect.stringContaining("cloned, and some wait in the pool: machines have no users and namespaces")],
+    [expect.stringContaining("ok: new sandboxes are cloned, and some wait in the pool: machines have no")],
+  ])
+})
+
 test("a forbidden QEMU is named by each of its names, whether it is kept or installed", () => {
   const find = (forbidden: string[]) =>
     troubles({ config: { ...config, memory_reserve_mb: 512, forbidden_qemu: forbidden } }).map(
