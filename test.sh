@@ -20,7 +20,7 @@ timings="$root/dist/test-timings.json"
 usual_timings="$root/test/e2e/timings.json"
 
 # About the machine itself: they run with forked machines, and again with clones.
-cloned_files=(./test/e2e/confine.vm.test.ts ./test/e2e/main-job.vm.test.ts)
+cloned_files=(./test/e2e/confine.vm.test.ts)
 
 passed=0
 failed=0
