@@ -83,7 +83,15 @@ test("a hot backup disturbs nothing, and is as closed as the data directory", as
 })
 
 test("it lacks nothing of the data directory but what a daemon makes anew", () => {
-  const remade = ["clients", "database-copies", "fork-trial.json", "jail", "kvm-probe.json", "lock", "zygotes"]
+  const remade = [
+    "clients",
+    "database-copies",
+    "fork-trial.json",
+    "jail",
+    "kvm-probe.json",
+    "lock",
+    "zygotes",
+  ]
   const names = readdirSync(own.dataDir).filter((name) => !/\.sock$|^bhatti\.db-/.test(name))
   expect(names.filter((name) => !remade.includes(name) && !existsSync(join(backup(), name)))).toEqual([])
 })
