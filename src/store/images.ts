@@ -63,8 +63,9 @@ export class Images {
         .executeTakeFirst()
       await checkDiskQuota(db, user, mibOf(image.bytes - Number(before?.bytes ?? 0)))
       if (before) {
-        await db.updateTable("images").set(contentOf(image)).where("id", "=", before.id).execute()
-        return toRecord({ ...before, ...contentOf(image) })
+        const content = contentOf(image)
+        await db.updateTable("images").set(content).where("id", "=", before.id).execute()
+        return toRecord({ ...before, ...content })
       }
       await refuseTooMany(db, user)
       return await insert(db, userId, image, 0)

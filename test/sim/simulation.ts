@@ -99,8 +99,8 @@ export class Simulation {
       fault: this.#random.pick([0, 0, 0.01, 0.03]),
       crash: this.#random.pick([0, 0.002, 0.01]),
       machineEvent: this.#random.pick([0, 0.005, 0.02]),
-      poolSize: this.#random.pick([0, 2]),
-      hasForks: this.#random.chance(0.5),
+      poolSize: this.#random.pick([0, 2, 2, 2]),
+      hasForks: this.#random.chance(0.6),
     }
     this.#world = new World({
       time: this.#time,

@@ -19,6 +19,7 @@ import {
 import { join } from "node:path"
 
 const keptMs = 86_400_000
+const keptAtMost = 12
 const unfinished = "tmp-"
 const linked = ["kernels", "kits", "images"]
 
@@ -57,12 +58,14 @@ export class KeptInstallation {
     }
   }
 
+  /** Each build that is tested leaves some, of half a gigabyte each. */
   #removeOld(): void {
-    for (const name of readdirSync(this.#shelf)) {
-      const path = join(this.#shelf, name)
-      const stat = statSync(path, { throwIfNoEntry: false })
-      if (stat && Date.now() - stat.mtimeMs > keptMs) rmSync(path, { recursive: true, force: true })
-    }
+    const kept = readdirSync(this.#shelf)
+      .map((name) => join(this.#shelf, name))
+      .map((path) => ({ path, madeMs: statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0 }))
+      .toSorted((one, other) => other.madeMs - one.madeMs)
+    for (const [index, { path, madeMs }] of kept.entries())
+      if (index >= keptAtMost || Date.now() - madeMs > keptMs) rmSync(path, { recursive: true, force: true })
   }
 }
 
