@@ -201,12 +201,13 @@ const Settings = z.strictObject({
         host: RegistryHost,
         insecure: z.boolean().default(false),
         ca_file: z.string().startsWith("/").optional(),
+        token_host: RegistryHost.optional(),
       }),
     )
     .max(100)
     .default([])
     .describe(
-      "Registries of your own: they may have internal addresses; insecure permits plain HTTP, ca_file names their certificates",
+      "Registries of your own: they may have internal addresses; insecure permits plain HTTP, ca_file names their certificates, token_host is the server that their logins are asked at, if it is another",
     ),
   image_max_mb: z
     .int()

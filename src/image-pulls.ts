@@ -42,10 +42,11 @@ export function openPulls(
   const trouble = isRouted ? undefined : notRouted()
   const fetch: FetchSettings = {
     dataDir: config.data_dir,
-    registries: config.registries.map(({ host, insecure, ca_file }) => ({
+    registries: config.registries.map(({ host, insecure, ca_file, token_host }) => ({
       host,
       isInsecure: insecure,
       caFile: ca_file,
+      tokenHost: token_host,
     })),
     admit: (own, owner, signal) => egress.admit(own, owner, signal),
     timeoutMs: config.pull_timeout * 1000,

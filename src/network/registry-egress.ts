@@ -13,7 +13,7 @@ import { type Fetcher, type RegistryNetwork, registryRules } from "./registry-ru
 import { siteOf } from "./tap-network.ts"
 
 /** A registry of the operator's, which may be internal. */
-export type OwnRegistry = { host: string; isInsecure: boolean }
+export type OwnRegistry = { host: string; isInsecure: boolean; tokenHost?: string | undefined }
 
 export type Admission = {
   uid: number
@@ -54,7 +54,10 @@ export class RegistryEgress {
     await using undo = new AsyncDisposableStack()
     const uid = await this.#places.take(owner, signal)
     undo.defer(() => this.#places.give(owner, uid))
-    const registries = own ? await unlessAborted(signal, addressesOf(own)) : []
+    const servers = own ? [own.host, ...(own.tokenHost === undefined ? [] : [own.tokenHost])] : []
+    const isInsecure = own?.isInsecure ?? false
+    const resolved = servers.map((host) => addressesOf({ host, isInsecure }))
+    const registries = (await unlessAborted(signal, Promise.all(resolved))).flat()
     if (this.#isClosed) throw new AppError("unavailable", "the daemon is stopping", { retryable: true })
     this.#fetchers.set(uid, { uid, registries: registries.map(({ address, port }) => ({ address, port })) })
     undo.defer(() => {
@@ -128,7 +131,7 @@ async function unlessAborted<T>(signal: AbortSignal, result: Promise<T>): Promis
 }
 
 /** A name that does not resolve gives none; the program then says so itself. */
-async function addressesOf({ host, isInsecure }: OwnRegistry) {
+async function addressesOf({ host, isInsecure }: Pick<OwnRegistry, "host" | "isInsecure">) {
   const [name = "", port] = host.split(":")
   const ports = port === undefined ? (isInsecure ? [443, 80] : [443]) : [Number(port)]
   const found = await lookup(name, { all: true, family: 4 }).catch(() => [])

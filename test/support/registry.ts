@@ -6,6 +6,7 @@ import { join } from "node:path"
 import { gzipSync } from "node:zlib"
 import { pack } from "tar-stream"
 import { until } from "./installation.ts"
+import { startTokenServer, type TokenServer, tokenIssuer, tokenService } from "./token-server.ts"
 
 const unpacked = "/var/cache/bhatti/docker-registry/usr/bin/docker-registry"
 
@@ -20,20 +21,29 @@ export type TestRegistry = {
   /** Requests for layers and configurations so far. */
   blobRequests(): number
   push(image: BuiltImage, tag: string, options?: { arch?: string }): Promise<void>
+  tokens: TokenServer | undefined
   /** Its own files. */
   directory: string
 } & AsyncDisposable
 
 export const testLogin = { username: "tester", password: "s3cret-of-the-test" }
 
-export async function startRegistry({ isSecured }: { isSecured: boolean }): Promise<TestRegistry> {
+/** With `withTokens` its logins are asked at a server of tokens, which is started with it. */
+export async function startRegistry({
+  isSecured,
+  withTokens = false,
+}: {
+  isSecured: boolean
+  withTokens?: boolean
+}): Promise<TestRegistry> {
   if (registryProgram === undefined) throw new Error("docker-registry is not installed")
   const directory = mkdtempSync("/tmp/bhatti-registry-")
   const port = freePort()
   const host = `127.0.0.1:${port}`
   const log = join(directory, "log")
   const caFile = isSecured ? makeCertificate(directory) : undefined
-  writeFileSync(join(directory, "config.yml"), await configText({ directory, host, isSecured }))
+  const tokens = withTokens ? startTokenServer(directory, testLogin) : undefined
+  writeFileSync(join(directory, "config.yml"), await configText({ directory, host, isSecured, tokens }))
   const child = Bun.spawn([registryProgram, "serve", join(directory, "config.yml")], {
     stdin: "ignore",
     stdout: Bun.file(log),
@@ -52,6 +62,7 @@ export async function startRegistry({ isSecured }: { isSecured: boolean }): Prom
     host,
     caFile,
     directory,
+    tokens,
     blobRequests: () =>
       read()
         .split("\n")
@@ -71,6 +82,7 @@ export async function startRegistry({ isSecured }: { isSecured: boolean }): Prom
     async [Symbol.asyncDispose]() {
       child.kill("SIGKILL")
       await child.exited
+      await tokens?.[Symbol.asyncDispose]()
       rmSync(directory, { recursive: true, force: true })
     },
   }
@@ -83,10 +95,23 @@ function freePort(): number {
   return port
 }
 
-async function configText(options: { directory: string; host: string; isSecured: boolean }): Promise<string> {
-  const { directory, host, isSecured } = options
+async function configText(options: {
+  directory: string
+  host: string
+  isSecured: boolean
+  tokens: TokenServer | undefined
+}): Promise<string> {
+  const { directory, host, isSecured, tokens } = options
   const tls = `  tls:\n    certificate: ${directory}/cert.pem\n    key: ${directory}/key.pem\n`
-  const auth = `auth:\n  htpasswd:\n    realm: test\n    path: ${directory}/htpasswd\n`
+  const lines = [
+    `realm: https://${tokens?.host}/token`,
+    `service: ${tokenService}`,
+    `issuer: ${tokenIssuer}`,
+    `rootcertbundle: ${directory}/cert.pem`,
+  ]
+  const token = `auth:\n  token:\n${lines.map((line) => `    ${line}\n`).join("")}`
+  const password = `auth:\n  htpasswd:\n    realm: test\n    path: ${directory}/htpasswd\n`
+  const auth = tokens ? token : password
   if (isSecured) {
     const hash = await Bun.password.hash(testLogin.password, { algorithm: "bcrypt", cost: 4 })
     writeFileSync(join(directory, "htpasswd"), `${testLogin.username}:${hash}\n`)

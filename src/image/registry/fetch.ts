@@ -8,7 +8,13 @@ import { makeStaging, makeWork, refuseLinks } from "./staging.ts"
 import { errorOf, noAnswer } from "./words.ts"
 
 /** A registry of the operator's: it may be internal, have certificates of its own, or no TLS. */
-export type KnownRegistry = { host: string; isInsecure: boolean; caFile: string | undefined }
+export type KnownRegistry = {
+  host: string
+  isInsecure: boolean
+  caFile: string | undefined
+  /** Gives tokens for it, if that is another server. */
+  tokenHost?: string | undefined
+}
 
 export type Admission = {
   uid: number

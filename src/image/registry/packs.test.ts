@@ -182,6 +182,43 @@ describe.skipIf(!canRun)("an image that leaves", () => {
     expect(nothingLeft()).toEqual([])
   }, 60_000)
 
+  test("to a registry whose logins are asked at another server goes there and back, if that is the operator's", async () => {
+    await using other = await startRegistry({ isSecured: true, withTokens: true })
+    const tokenHost = other.tokens?.host
+    const settings = (more: object) => ({
+      ...{ dataDir, timeoutMs: 30_000, answerTimeoutMs: 30_000, stallMs: 30_000, freeBytes: 0 },
+      registries: [{ host: other.host, isInsecure: false, caFile: other.caFile, ...more }],
+      admit: (...asked: Parameters<RegistryEgress["admit"]>) => egress.admit(...asked),
+    })
+    const packsOf = (more: object) =>
+      new Packs({
+        ...{ dataDir, trouble: undefined, fetch: settings(more), uid: firstUid, freeBytes: 0 },
+        filesOf: () => [],
+      })
+    const to = { owner: "usr_1", host: other.host, repository: "team/app", tag: "1", credential: testLogin }
+    const { digest } = await packsOf({ tokenHost }).push(image, to, quiet)
+    expect(other.tokens?.asked).toContainEqual({
+      user: testLogin.username,
+      scope: "repository:team/app:pull,push",
+    })
+    const asked = { ...to, digest: null, platform: "linux/amd64" }
+    const pullsOf = (more: object) =>
+      new Pulls({
+        ...settings(more),
+        ...{ trouble: undefined, unpack: unpackImage, flatten: async () => {}, fetchUids: uids },
+        ...{ unpackUid: firstUid, imageBytesMax: 1024 ** 3, layersBytesMax: 1024 ** 3 },
+      })
+    expect((await pullsOf({ tokenHost }).resolve(asked, signal)).resolved.manifestDigest).toBe(digest)
+    const wrong = { ...asked, credential: { ...testLogin, password: "wrong" } }
+    const denied = { reason: "registry_denied" }
+    await expect(pullsOf({ tokenHost }).resolve(wrong, signal)).rejects.toMatchObject(denied)
+    const nobody = { ...asked, credential: undefined }
+    await expect(pullsOf({ tokenHost }).resolve(nobody, signal)).rejects.toMatchObject(denied)
+    // An internal server that the operator has not named stays out of reach.
+    const unnamed = pullsOf({}).resolve(asked, signal)
+    await expect(unnamed).rejects.toMatchObject({ reason: "registry_unreachable" })
+  }, 60_000)
+
   test("without the password, or to a place that nobody listens at, is refused with its reason", async () => {
     const to = { owner: "usr_1", host: registry.host, repository: "denied", tag: "1" }
     await expect(packs.push(image, to, quiet)).rejects.toMatchObject({

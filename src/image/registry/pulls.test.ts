@@ -4,6 +4,7 @@
  */
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
+import { randomBytes } from "node:crypto"
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { until } from "../../../test/support/installation.ts"
@@ -358,6 +359,43 @@ describe.skipIf(!canRun)("a pull", () => {
         expect(performance.now() - beginMs).toBeLessThan(2000)
       }
     }, 20_000)
+
+    test("that stops in the middle of a layer ends after some time without a byte", async () => {
+      const image = await imageOf("stalled", { stalled: randomBytes(400_000).toString("hex") })
+      await plain.push(image, "stalled:1")
+      const half = Bun.serve({
+        hostname: "127.0.0.1",
+        port: 0,
+        idleTimeout: 0,
+        async fetch(request) {
+          const { pathname, search } = new URL(request.url)
+          const answer = await fetch(`http://${plain.host}${pathname}${search}`, { headers: request.headers })
+          if (!pathname.endsWith(image.layers[0] ?? "")) return answer
+          const part = (await answer.bytes()).subarray(0, 1000)
+          const { promise } = Promise.withResolvers<void>()
+          const stream = async function* () {
+            yield part
+            await promise
+          }
+          return new Response(stream(), { headers: answer.headers })
+        },
+      })
+      try {
+        const host = `127.0.0.1:${half.port}`
+        const registries = [{ host, isInsecure: true, caFile: undefined }]
+        const stalled = pullsOf({ registries, stallMs: 1500 })
+        const asked = ask(host, "stalled")
+        const pull = await stalled.resolve(asked, signal)
+        await expect(stalled.make(asked, pull, quiet)).rejects.toMatchObject({
+          code: "unavailable",
+          reason: "registry_silent",
+          message: expect.stringContaining("no byte"),
+        })
+        expect([programs(), nothingLeft()]).toEqual([[], []])
+      } finally {
+        await half.stop(true)
+      }
+    }, 30_000)
 
     test("ends at its deadline, and says which one it is", async () => {
       const late = silentPulls({ answerTimeoutMs: 1000 }).resolve(ask(host, "app"), signal)
