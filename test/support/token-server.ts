@@ -1,4 +1,4 @@
-/** A server of tokens for a registry, after Docker's token protocol: it asks for a password and signs what may be done. */
+/** A server of tokens for a registry, after Docker's protocol: it asks for a password and signs what may be done. */
 
 import { createPrivateKey, sign } from "node:crypto"
 import { readFileSync } from "node:fs"
