@@ -71,6 +71,7 @@ type process struct {
 	endedAt     time.Time
 	isRetained  bool
 	retaining   *time.Timer
+	forgetAt    time.Time // zero: a timer does it, or nothing; under processes.mu
 	isForgotten bool
 }
 
@@ -246,6 +247,8 @@ func (p *process) settle() {
 	case !isDue:
 	case left <= 0:
 		p.agent.processes.forget(p)
+	case p.isSmall():
+		p.agent.processes.forgetLater(p, time.Now().Add(left))
 	default:
 		p.mu.Lock()
 		p.retaining = time.AfterFunc(left, func() { p.agent.processes.forget(p) })
@@ -255,6 +258,20 @@ func (p *process) settle() {
 		p.mu.Unlock()
 	}
 	p.releaseOutput()
+}
+
+// lazyBytesMax is the output up to which an ended process waits for the next request to be forgotten. A timer of its own
+// would cost each command, and wake an idle machine for nothing.
+const lazyBytesMax = 16384
+
+func (p *process) isSmall() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	size := 0
+	for _, o := range p.outputs {
+		size += o.ring.size
+	}
+	return size <= lazyBytesMax
 }
 
 // releaseOutput frees the output of a forgotten process that nobody reads any more.

@@ -402,7 +402,7 @@ func TestTheRingTakesAnyPieces(t *testing.T) {
 
 func TestAForgottenProcessHasNoTimerLeft(t *testing.T) {
 	h := personalised(t)
-	id := h.keep("true", map[string]any{"retain_ms": 1 << 40})
+	id := h.keep("head -c 100000 /dev/zero", map[string]any{"retain_ms": 1 << 40})
 	h.wait(id)
 	p, _ := h.agent.processes.find(id)
 	await(t, "it is retained", func() bool { p.mu.Lock(); defer p.mu.Unlock(); return p.retaining != nil })
@@ -411,6 +411,22 @@ func TestAForgottenProcessHasNoTimerLeft(t *testing.T) {
 	}
 	if p.retaining.Stop() {
 		t.Error("its timer still ran")
+	}
+}
+
+func TestAnEndedProcessWithLittleOutputIsForgottenWithoutATimer(t *testing.T) {
+	h := personalised(t)
+	id := h.keep("echo little", map[string]any{"retain_ms": 300})
+	h.wait(id)
+	p, _ := h.agent.processes.find(id)
+	isForgotten := func() bool { p.mu.Lock(); defer p.mu.Unlock(); return p.isForgotten }
+	await(t, "its time is over", func() bool { return p.endedAt.Add(400 * time.Millisecond).Before(time.Now()) })
+	if p.retaining != nil || isForgotten() {
+		t.Errorf("timer %v, forgotten %v", p.retaining, isForgotten())
+	}
+	h.wait(h.keep("true", map[string]any{"retain_ms": 1 << 40}))
+	if !isForgotten() {
+		t.Error("the next start forgets it")
 	}
 }
 

@@ -20,6 +20,7 @@ func (a *agent) startProcess(request wire.ProcessStart, onEnd func(*process)) (p
 		return nil, false, err
 	}
 	t := &a.processes
+	t.sweep()
 	t.starting.Lock()
 	defer t.starting.Unlock()
 	p = newProcess(request)

@@ -159,6 +159,29 @@ func (t *processes) ended(p *process) {
 	}
 }
 
+// forgetLater has the first request after that time forget a process.
+func (t *processes) forgetLater(p *process, at time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p.forgetAt = at
+}
+
+// sweep forgets the processes whose time is over. Requests that look at the table call it.
+func (t *processes) sweep() {
+	now := time.Now()
+	var due []*process
+	t.mu.Lock()
+	for _, p := range t.over {
+		if !p.forgetAt.IsZero() && now.After(p.forgetAt) {
+			due = append(due, p)
+		}
+	}
+	t.mu.Unlock()
+	for _, p := range due {
+		t.forget(p)
+	}
+}
+
 // forget removes an ended process. Its clients still get what it has written.
 func (t *processes) forget(p *process) {
 	t.mu.Lock()
@@ -208,6 +231,7 @@ func (t *processes) reclaim() {
 
 // find returns the process of an id or name, a running one before an ended one.
 func (t *processes) find(wanted string) (*process, error) {
+	t.sweep()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var found *process
@@ -263,6 +287,7 @@ func (t *processes) beFirstBoot(isFirst bool) {
 
 // list returns the processes, oldest first.
 func (t *processes) list() []*process {
+	t.sweep()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return append([]*process(nil), t.all...)
