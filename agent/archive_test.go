@@ -605,9 +605,9 @@ func FuzzRequests(f *testing.F) {
 		}
 		h := personalised(t)
 		for _, op := range operationsWithoutEffect {
-			operation := operations[op]
-			s := newStream(&connection{agent: h.agent, port: discardPort{}, streams: map[uint32]*stream{}}, 1)
-			s.connection.streams[1] = s
+			operation := findOperation(op)
+			s := newStream(&connection{agent: h.agent, port: discardPort{}}, 1)
+			s.connection.streams = append(s.connection.streams, s)
 			operation.start(h.agent, s, []byte(request))
 			await(t, op+" is answered", func() bool {
 				s.connection.mu.Lock()

@@ -63,7 +63,6 @@ func (a *agent) serveOne(p port, reader *wire.Reader, tasks chan<- task) error {
 		agent: a, port: p,
 		nonce:      preamble.Nonce,
 		generation: preamble.Generation,
-		streams:    map[uint32]*stream{},
 		tasks:      tasks,
 	}
 	defer c.end()
@@ -102,8 +101,32 @@ type connection struct {
 	isOver  bool
 
 	mu         sync.Mutex
-	streams    map[uint32]*stream
+	streams    openStreams
 	isQuiesced bool
+}
+
+// openStreams is a list: it is short, and a map would be more code to run in a machine that wakes.
+type openStreams []*stream
+
+// find returns nil if there is no stream of that id.
+func (all openStreams) find(id uint32) *stream {
+	for _, s := range all {
+		if s.id == id {
+			return s
+		}
+	}
+	return nil
+}
+
+func (all *openStreams) remove(s *stream) {
+	for i, one := range *all {
+		if one == s {
+			last := len(*all) - 1
+			(*all)[i], (*all)[last] = (*all)[last], nil
+			*all = (*all)[:last]
+			return
+		}
+	}
 }
 
 // handle processes one frame. An error ends the connection.
@@ -112,7 +135,7 @@ func (c *connection) handle(frame wire.Frame) error {
 		return c.open(frame)
 	}
 	c.mu.Lock()
-	s, isQuiesced := c.streams[frame.Stream], c.isQuiesced
+	s, isQuiesced := c.streams.find(frame.Stream), c.isQuiesced
 	c.mu.Unlock()
 	if isQuiesced {
 		return errOver
@@ -143,11 +166,11 @@ func (c *connection) handle(frame wire.Frame) error {
 
 func (c *connection) open(frame wire.Frame) error {
 	c.mu.Lock()
-	_, isKnown := c.streams[frame.Stream]
+	isKnown := c.streams.find(frame.Stream) != nil
 	isQuiesced, isFull := c.isQuiesced, len(c.streams) >= wire.StreamsMax
 	s := newStream(c, frame.Stream)
 	if !isKnown && !isQuiesced && !isFull {
-		c.streams[frame.Stream] = s
+		c.streams = append(c.streams, s)
 	}
 	c.mu.Unlock()
 	switch {
@@ -206,10 +229,7 @@ func (c *connection) end() {
 	}
 
 	c.mu.Lock()
-	streams := make([]*stream, 0, len(c.streams))
-	for _, s := range c.streams {
-		streams = append(streams, s)
-	}
+	streams := append([]*stream(nil), c.streams...)
 	c.mu.Unlock()
 	for _, s := range streams {
 		s.cancel()
@@ -220,9 +240,7 @@ func (c *connection) end() {
 // not remove another.
 func (c *connection) remove(s *stream) {
 	c.mu.Lock()
-	if c.streams[s.id] == s {
-		delete(c.streams, s.id)
-	}
+	c.streams.remove(s)
 	c.mu.Unlock()
 }
 
@@ -230,7 +248,7 @@ func (c *connection) remove(s *stream) {
 func (c *connection) quiesce(id uint32) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, isOpen := c.streams[id]; !isOpen || len(c.streams) > 1 {
+	if c.streams.find(id) == nil || len(c.streams) > 1 {
 		return false
 	}
 	c.isQuiesced = true

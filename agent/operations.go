@@ -60,63 +60,65 @@ type machine struct {
 }
 
 type operation struct {
+	name string
 	// isAlwaysAllowed marks operations that a guest without an identity accepts.
 	isAlwaysAllowed bool
 	start           func(a *agent, s *stream, payload []byte)
 }
 
-var operations = map[string]operation{
-	"ping":        {isAlwaysAllowed: true, start: (*agent).ping},
-	"personalise": {isAlwaysAllowed: true, start: (*agent).personalise},
-	"refresh":     {isAlwaysAllowed: true, start: (*agent).refresh},
-	"quiesce":     {isAlwaysAllowed: true, start: (*agent).quiesce},
-	"shutdown":    {isAlwaysAllowed: true, start: (*agent).shutdown},
-	"clone_start": {start: (*agent).cloneStart},
-	"init_start":  {start: (*agent).initStart},
-	"next_timer":  {start: (*agent).nextTimer},
-	"trim":        {start: (*agent).trim},
+// operations are searched one by one: there are few, and a map would be more code to run in a machine that wakes.
+var operations = []operation{
+	{name: "ping", isAlwaysAllowed: true, start: (*agent).ping},
+	{name: "personalise", isAlwaysAllowed: true, start: (*agent).personalise},
+	{name: "refresh", isAlwaysAllowed: true, start: (*agent).refresh},
+	{name: "quiesce", isAlwaysAllowed: true, start: (*agent).quiesce},
+	{name: "shutdown", isAlwaysAllowed: true, start: (*agent).shutdown},
+	{name: "clone_start", start: (*agent).cloneStart},
+	{name: "init_start", start: (*agent).initStart},
+	{name: "next_timer", start: (*agent).nextTimer},
+	{name: "trim", start: (*agent).trim},
 
-	"process_start":  {start: (*agent).processStart},
-	"process_attach": {start: (*agent).processAttach},
-	"process_list":   {start: (*agent).processList},
-	"process_get":    {start: (*agent).processGet},
-	"process_wait":   {start: (*agent).processWait},
-	"process_signal": {start: (*agent).processSignal},
-	"process_input":  {start: (*agent).processInput},
-	"process_resize": {start: (*agent).processResize},
-	"process_forget": {start: (*agent).processForget},
-	"watch":          {start: (*agent).watch},
+	{name: "process_start", start: (*agent).processStart},
+	{name: "process_attach", start: (*agent).processAttach},
+	{name: "process_list", start: (*agent).processList},
+	{name: "process_get", start: (*agent).processGet},
+	{name: "process_wait", start: (*agent).processWait},
+	{name: "process_signal", start: (*agent).processSignal},
+	{name: "process_input", start: (*agent).processInput},
+	{name: "process_resize", start: (*agent).processResize},
+	{name: "process_forget", start: (*agent).processForget},
+	{name: "watch", start: (*agent).watch},
 
-	"service_start":   {start: (*agent).serviceStart},
-	"service_list":    {start: (*agent).serviceList},
-	"service_control": {start: (*agent).serviceControl},
-	"service_set":     {start: (*agent).serviceSet},
+	{name: "service_start", start: (*agent).serviceStart},
+	{name: "service_list", start: (*agent).serviceList},
+	{name: "service_control", start: (*agent).serviceControl},
+	{name: "service_set", start: (*agent).serviceSet},
 
-	"exec":           {start: (*agent).exec},
-	"session_read":   {start: (*agent).sessionRead},
-	"session_open":   {start: (*agent).sessionOpen},
-	"session_attach": {start: (*agent).sessionAttach},
-	"sessions":       {start: (*agent).sessionList},
-	"session_kill":   {start: (*agent).sessionKill},
+	{name: "exec", start: (*agent).exec},
+	{name: "session_read", start: (*agent).sessionRead},
+	{name: "session_open", start: (*agent).sessionOpen},
+	{name: "session_attach", start: (*agent).sessionAttach},
+	{name: "sessions", start: (*agent).sessionList},
+	{name: "session_kill", start: (*agent).sessionKill},
 
-	"file_read":       {start: (*agent).fileRead},
-	"file_write":      {start: (*agent).fileWrite},
-	"file_list":       {start: (*agent).fileList},
-	"file_stat":       {start: (*agent).fileStat},
-	"file_remove":     {start: (*agent).fileRemove},
-	"file_mkdir":      {start: (*agent).fileMkdir},
-	"file_owner":      {start: (*agent).fileFindOwner},
-	"file_attributes": {start: (*agent).fileAttributes},
-	"file_move":       {start: (*agent).fileMove},
-	"file_watch":      {start: (*agent).fileWatch},
-	"archive_read":    {start: (*agent).archiveRead},
-	"archive_write":   {start: (*agent).archiveWrite},
+	{name: "file_read", start: (*agent).fileRead},
+	{name: "file_write", start: (*agent).fileWrite},
+	{name: "file_list", start: (*agent).fileList},
+	{name: "file_stat", start: (*agent).fileStat},
+	{name: "file_remove", start: (*agent).fileRemove},
+	{name: "file_mkdir", start: (*agent).fileMkdir},
+	{name: "file_owner", start: (*agent).fileFindOwner},
+	{name: "file_attributes", start: (*agent).fileAttributes},
+	{name: "file_move", start: (*agent).fileMove},
+	{name: "file_watch", start: (*agent).fileWatch},
+	{name: "archive_read", start: (*agent).archiveRead},
+	{name: "archive_write", start: (*agent).archiveWrite},
 
-	"file_watch_read":   {start: (*agent).fileWatchRead},
-	"file_watch_remove": {start: (*agent).fileWatchRemove},
+	{name: "file_watch_read", start: (*agent).fileWatchRead},
+	{name: "file_watch_remove", start: (*agent).fileWatchRemove},
 
-	"dial":  {start: (*agent).dial},
-	"ports": {start: (*agent).ports},
+	{name: "dial", start: (*agent).dial},
+	{name: "ports", start: (*agent).ports},
 }
 
 // start begins the operation that payload requests.
@@ -126,9 +128,9 @@ func (a *agent) start(s *stream, payload []byte) {
 		s.fail(asError(err))
 		return
 	}
-	o, isKnown := operations[name]
+	o := findOperation(name)
 	switch {
-	case !isKnown:
+	case o == nil:
 		s.fail(wire.Errorf(wire.Unavailable, "this agent has no operation %q", name))
 	case s.isCancelled():
 		s.fail(wire.Errorf(wire.Unavailable, "%s was closed before it started", name))
@@ -137,6 +139,16 @@ func (a *agent) start(s *stream, payload []byte) {
 	default:
 		o.start(a, s, payload)
 	}
+}
+
+// findOperation returns nil for an unknown name.
+func findOperation(name string) *operation {
+	for i := range operations {
+		if operations[i].name == name {
+			return &operations[i]
+		}
+	}
+	return nil
 }
 
 func (a *agent) personalised() bool {

@@ -20,7 +20,7 @@ type reaper struct {
 	started  sync.Cond
 	starts   int
 	isIdle   bool
-	children map[int]*child
+	children children
 	inside   *inside // nil without an init of the sandbox
 	endsAll  int32   // not 0: the machine shuts down; atomic
 }
@@ -35,8 +35,33 @@ type child struct {
 	status   syscall.WaitStatus
 }
 
+// children is a list: it is short, and a map would be more code to run in a machine that wakes.
+type children []*child
+
+func (all children) has(c *child) bool {
+	for _, one := range all {
+		if one == c {
+			return true
+		}
+	}
+	return false
+}
+
+// take removes and returns the child of a pid; nil if it is none of ours.
+func (all *children) take(pid int) *child {
+	for i, one := range *all {
+		if one.pid == pid {
+			last := len(*all) - 1
+			(*all)[i], (*all)[last] = (*all)[last], nil
+			*all = (*all)[:last]
+			return one
+		}
+	}
+	return nil
+}
+
 func newReaper() *reaper {
-	r := &reaper{children: map[int]*child{}}
+	r := &reaper{}
 	r.started.L = &r.mu
 	return r
 }
@@ -80,7 +105,7 @@ func (r *reaper) setInside(i *inside) {
 // add registers a child. It needs mu.
 func (r *reaper) add(pid int) *child {
 	c := &child{reaper: r, pid: pid, innerPid: pid, exited: make(chan struct{})}
-	r.children[pid] = c
+	r.children = append(r.children, c)
 	r.starts++
 	r.started.Broadcast()
 	return c
@@ -105,8 +130,7 @@ func (r *reaper) run() {
 		}
 		var status syscall.WaitStatus
 		_, err = syscall.Wait4(pid, &status, syscall.WNOHANG, nil)
-		c := r.children[pid]
-		delete(r.children, pid)
+		c := r.children.take(pid)
 		r.mu.Unlock()
 		if c != nil && err == nil {
 			c.status = status
@@ -152,7 +176,7 @@ func peekExited() (int, error) {
 func (c *child) signal(signal syscall.Signal) {
 	c.reaper.mu.Lock()
 	defer c.reaper.mu.Unlock()
-	if c.reaper.children[c.pid] == c {
+	if c.reaper.children.has(c) {
 		_ = syscall.Kill(-c.pid, signal)
 	}
 }
@@ -161,7 +185,7 @@ func (c *child) signal(signal syscall.Signal) {
 func (c *child) signalAlone(signal syscall.Signal) {
 	c.reaper.mu.Lock()
 	defer c.reaper.mu.Unlock()
-	if c.reaper.children[c.pid] == c {
+	if c.reaper.children.has(c) {
 		_ = syscall.Kill(c.pid, signal)
 	}
 }
@@ -171,7 +195,7 @@ func (c *child) killSession() {
 	const rounds = 8 // A member may fork while we look; a fork bomb is left to the machine's end.
 	c.reaper.mu.Lock()
 	defer c.reaper.mu.Unlock()
-	if c.reaper.children[c.pid] != c {
+	if !c.reaper.children.has(c) {
 		return
 	}
 	for round := 0; round < rounds; round++ {
@@ -194,7 +218,7 @@ func (c *child) signalSession(signal syscall.Signal) {
 	}
 	c.reaper.mu.Lock()
 	defer c.reaper.mu.Unlock()
-	if c.reaper.children[c.pid] != c {
+	if !c.reaper.children.has(c) {
 		return
 	}
 	members := sessionMembers(c.pid)
