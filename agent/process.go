@@ -260,8 +260,8 @@ func (p *process) settle() {
 	p.releaseOutput()
 }
 
-// lazyBytesMax is the output up to which an ended process waits for the next request to be forgotten. A timer of its own
-// would cost each command, and wake an idle machine for nothing.
+// lazyBytesMax is the output up to which an ended process waits for the next request to be forgotten. A timer of its
+// own would cost each command, and wake an idle machine for nothing.
 const lazyBytesMax = 16384
 
 func (p *process) isSmall() bool {
