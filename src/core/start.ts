@@ -54,8 +54,13 @@ export async function startSandbox(
   core.destroying.check(record)
   // Restored memory may hold the end of an earlier connection, in the middle of a frame.
   if (from.kind === "memory") await guest.waitReady({ deadlineMs: readyDeadlineMs, resync: true })
-  await giveIdentity(started)
-  await (from.kind === "pool" ? attaching : finishAttach(core, record, attaching))
+  const attached = () => (from.kind === "pool" ? attaching : finishAttach(core, record, attaching))
+  // The guest of a template has no address that the network could wait for; any other first becomes who it is.
+  if (from.kind === "template") await Promise.all([giveIdentity(started), attached()])
+  else {
+    await giveIdentity(started)
+    await attached()
+  }
   await prepareGuest?.(guest)
   if (bootReason !== record.bootReason) await core.store.sandboxes.setBootReason(record.id, bootReason)
   const state: SandboxRecord["state"] = { kind: "hot", machine: rememberMachine(machine) }
