@@ -239,7 +239,7 @@ const Settings = z.strictObject({
     .enum(["on", "off"])
     .default("off")
     .describe(
-      "on: the address of the API also answers the control plane of e2b's SDKs (create, connect, list, kill, timeouts, pause, snapshots); commands and files through them are not there yet",
+      "on: the address of the API also answers e2b's SDKs: sandboxes, commands and terminals; files through them are not there yet",
     ),
   default_ttl: z
     .number()

@@ -102,7 +102,7 @@ export async function serve(flags: ConfigFlags, seam: Seam = {}): Promise<void> 
   const apiHosts = [config.domain, ...config.api_hosts]
   const { allowed_origins: allowedOrigins } = config
   const e2b = config.e2b === "on" ? createE2b(core, { apiHosts, allowedOrigins, rates }) : undefined
-  const api = createApp(
+  const app = createApp(
     core,
     {
       version,
@@ -122,14 +122,13 @@ export async function serve(flags: ConfigFlags, seam: Seam = {}): Promise<void> 
       },
     },
   )
-  const app = beside(api, e2b)
   const apiSocketPath = join(config.data_dir, "api.sock")
   const server = listenPrivately(app, apiSocketPath, core.log)
   const operator = listenForOperator(core, join(config.data_dir, "operator.sock"), { version })
   const front = new Front(core, {
     address: config.listen,
     zone: { domain: config.domain, apiHosts: config.api_hosts },
-    api: { answer: app, socketPath: apiSocketPath },
+    api: { answer: beside(app, e2b), socketPath: apiSocketPath },
     trustedProxies: config.trusted_proxies,
     rateLimits: config.rate_limits,
     tls: tlsOf(config),

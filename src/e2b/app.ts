@@ -14,6 +14,7 @@ import { logRequest, requestIdOf } from "../gate/request.ts"
 import type { RequestKind, RequestRates } from "../gate/request-rates.ts"
 import { unlessRevoked } from "../gate/revocation.ts"
 import { parseStrictJson } from "../lib/strict-json.ts"
+import { Envd, type EnvdAnswer } from "./envd.ts"
 import { errorResponse, noSuchEndpoint } from "./errors.ts"
 import { keyOf } from "./ids.ts"
 import { type Route, routes } from "./routes.ts"
@@ -25,10 +26,12 @@ type Environment = {
   Variables: { requestId: string; user: string | undefined }
 }
 
+export type { EnvdAnswer }
+
 export type E2b = {
   /** Returns whether the request is for this surface. */
   claims(request: Request): boolean
-  answer(request: Request, body: AsyncIterable<Uint8Array>): Promise<Response>
+  answer(request: Request, body: AsyncIterable<Uint8Array>): Promise<EnvdAnswer>
 }
 
 export function createE2b(
@@ -66,13 +69,18 @@ export function createE2b(
       const query = parseInput(route.query, c.req.query())
       const stop = new AbortController()
       const signal = AbortSignal.any([c.req.raw.signal, stop.signal])
-      const work = route.answer({ core, account, params: c.req.param(), body, query, signal })
+      const key = c.req.header(keyHeader) ?? ""
+      const work = route.answer({ core, account, key, params: c.req.param(), body, query, signal })
       return await unlessRevoked(holder.revoked, work, () => stop.abort())
     })
   }
+  const envd = new Envd(core, settings)
   return {
-    claims: (request) => request.headers.has(keyHeader),
-    answer: async (request, body) => await app.fetch(request, { body }),
+    claims: (request) => request.headers.has(keyHeader) || envd.claims(request),
+    answer: async (request, body) =>
+      envd.claims(request)
+        ? await envd.answer(request, body)
+        : { response: await app.fetch(request, { body }), bytes: undefined },
   }
 }
 

@@ -19,6 +19,8 @@ import { viewCreated, viewDetail, viewListed } from "./views.ts"
 export type Call<Body = unknown, Query = unknown> = {
   core: Core
   account: Account
+  /** As the client has sent it. */
+  key: string
   params: Record<string, string>
   body: Body
   query: Query
@@ -73,7 +75,7 @@ export const routes: readonly Route[] = [
     body: shapes.NewSandbox,
     async answer(call) {
       const made = await sandboxes.create(call, call.body, call)
-      return Response.json(viewCreated(made, call.core.settings), { status: 201 })
+      return Response.json(viewCreated(made, call), { status: 201 })
     },
   }),
   route("GET /sandboxes", sandbox("read"), {
@@ -92,7 +94,7 @@ export const routes: readonly Route[] = [
   }),
   route("GET /sandboxes/:id", sandbox("read"), {
     async answer(call) {
-      return Response.json(viewDetail(await sandboxes.find(call, idOf(call)), call.core.settings))
+      return Response.json(viewDetail(await sandboxes.find(call, idOf(call)), call))
     },
   }),
   route("DELETE /sandboxes/:id", sandbox("destroy"), {
@@ -106,7 +108,7 @@ export const routes: readonly Route[] = [
     async answer(call) {
       const connected = await sandboxes.connect(call, idOf(call), { timeoutSec: call.body.timeout })
       const status = connected.isResumed ? 201 : 200
-      return Response.json(viewCreated(connected.sandbox, call.core.settings), { status })
+      return Response.json(viewCreated(connected.sandbox, call), { status })
     },
   }),
   route("POST /sandboxes/:id/resume", sandbox("power"), {
@@ -114,7 +116,7 @@ export const routes: readonly Route[] = [
     async answer(call) {
       const { timeout: timeoutSec, autoPause } = call.body
       const resumed = await sandboxes.connect(call, idOf(call), { timeoutSec, autoPause, isStrict: true })
-      return Response.json(viewCreated(resumed.sandbox, call.core.settings), { status: 201 })
+      return Response.json(viewCreated(resumed.sandbox, call), { status: 201 })
     },
   }),
   route("POST /sandboxes/:id/pause", sandbox("power"), {
@@ -168,7 +170,7 @@ export const routes: readonly Route[] = [
         timeoutSec: timeout ?? timeoutSecDefault,
         signal: call.signal,
       })
-      const views = made.map((one) => ({ sandbox: viewCreated(one, call.core.settings) }))
+      const views = made.map((one) => ({ sandbox: viewCreated(one, call) }))
       return Response.json(views, { status: 201 })
     },
   }),

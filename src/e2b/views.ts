@@ -17,8 +17,11 @@ export function templateOf({ imageShownAs, imageName }: Sandbox): string {
   return imageShownAs ?? imageName
 }
 
-export function viewCreated(sandbox: Sandbox, { publicAddress }: Pick<CoreSettings, "publicAddress">) {
-  const { scheme, domain, port } = publicAddress
+/** The client's key opens its sandboxes too: it ends with the key, and may do no more. */
+type Shown = { core: { settings: Pick<CoreSettings, "publicAddress"> }; key: string }
+
+export function viewCreated(sandbox: Sandbox, { core, key }: Shown) {
+  const { scheme, domain, port } = core.settings.publicAddress
   const isUsual = port === (scheme === "https" ? 443 : 80)
   return {
     templateID: templateOf(sandbox),
@@ -26,6 +29,7 @@ export function viewCreated(sandbox: Sandbox, { publicAddress }: Pick<CoreSettin
     alias: sandbox.name,
     clientID: "bhatti",
     envdVersion,
+    envdAccessToken: key,
     domain: isUsual ? domain : `${domain}:${port}`,
   }
 }
@@ -50,10 +54,11 @@ export function viewListed(sandbox: Sandbox) {
   }
 }
 
-export function viewDetail(sandbox: Sandbox, settings: Pick<CoreSettings, "publicAddress">) {
+export function viewDetail(sandbox: Sandbox, shown: Shown) {
+  const { domain, envdAccessToken } = viewCreated(sandbox, shown)
   return {
     ...viewListed(sandbox),
-    domain: viewCreated(sandbox, settings).domain,
+    ...{ domain, envdAccessToken },
     allowInternetAccess: sandbox.netPolicy.default === "public",
   }
 }

@@ -693,3 +693,11 @@ test("key create prints the key alone, list shows it, and it can do what it may,
   expect(wrong.stderr).toContain("--can takes read, exec, files,")
   expect(wrong.exitCode).toBe(2)
 })
+
+test("key create --e2b prints a key in the form that e2b's SDKs take, with what their calls need", async () => {
+  const made = await bhatti(["key", "create", "--e2b"], { daemon })
+  expect(made.stdout).toMatch(/^e2b_[0-9a-f]{64}\n$/)
+  expect(daemon.bodies("POST /keys")).toEqual([
+    { can: ["read", "exec", "files", "power", "edit", "create", "destroy", "snapshots"] },
+  ])
+})

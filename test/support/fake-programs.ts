@@ -30,6 +30,11 @@ export const programs: Record<string, Program> = {
     if (script === "hang") return forever
     return script === "false" ? 1 : 0
   },
+  /** A login shell that runs one program. */
+  "/bin/bash"(process, [, , command = ""]) {
+    const [name = "", ...words] = command.split(" ")
+    return programs[name]?.(process, words) ?? Promise.resolve(127)
+  },
   async "/bin/sync"() {
     return 0
   },

@@ -95,11 +95,9 @@ export async function openHttpApp(options: HttpAppOptions = {}): Promise<HttpApp
     },
   )
   const rates = new RequestRates(rateLimits)
-  const whole = beside(
-    app,
-    options.e2b ? createE2b(core, { apiHosts: [publicAddress.domain], rates }) : undefined,
-  )
-  const served = serveApp(core, options.wrapApp?.(whole) ?? whole, {
+  const e2b = options.e2b && createE2b(core, { apiHosts: [publicAddress.domain], rates })
+  const served = serveApp(core, options.wrapApp?.(app) ?? app, {
+    ...(e2b && { answer: beside(app, e2b) }),
     tls: options.tls,
     trustedProxies,
     zone: { domain: "localhost", apiHosts: options.apiHosts ?? [] },

@@ -10,14 +10,19 @@ import { Front, type FrontOptions } from "../../src/proxy/front.ts"
 
 export type ServedApp = AsyncDisposable & { front: Front; url: string; apiSocketPath: string }
 
-export function serveApp(core: Core, app: App, options: Partial<FrontOptions> = {}): ServedApp {
+/** `answer` takes the place of the application for requests that are no WebSockets. */
+export function serveApp(
+  core: Core,
+  app: App,
+  { answer = app, ...options }: Partial<FrontOptions> & { answer?: FrontOptions["api"]["answer"] } = {},
+): ServedApp {
   const directory = mkdtempSync("/tmp/bhatti-app-")
   const apiSocketPath = join(directory, "api.sock")
   const sockets = listenPrivately(app, apiSocketPath, core.log)
   const front = new Front(core, {
     address: "127.0.0.1:0",
     zone: { domain: "localhost", apiHosts: [] },
-    api: { answer: app, socketPath: apiSocketPath },
+    api: { answer, socketPath: apiSocketPath },
     trustedProxies: [],
     rateLimits: RateLimits.parse({}),
     ...options,
