@@ -58,6 +58,7 @@ export const StartedTask = z
     task_id: TaskId.nullable(),
     status: z.enum(["running", "exists"]).describe("exists: the image is here already, and there is no task"),
     image: z.string().describe("The name that the image has, or will have"),
+    digest: z.string().optional().describe("That of the image, if it is here already"),
   })
   .meta({ id: "StartedTask" })
 export type StartedTask = z.infer<typeof StartedTask>

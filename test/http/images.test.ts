@@ -58,7 +58,10 @@ describe("a pull", () => {
     await pull({ ref: pinned })
     const asked = own.host.pulls.asked.length
     const { status, body } = await own.call("POST", "/images/pull", { ref: pinned })
-    expect([status, body]).toEqual([200, { task_id: null, status: "exists", image: pinned }])
+    expect([status, body]).toEqual([
+      200,
+      { task_id: null, status: "exists", image: pinned, digest: `sha256:${"a".repeat(64)}` },
+    ])
     expect(own.host.pulls.asked).toHaveLength(asked)
     await own.call("POST", "/images/pull", { ref: pinned }, other)
     expect(own.host.pulls.asked.length).toBeGreaterThan(asked)

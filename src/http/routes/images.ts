@@ -27,7 +27,8 @@ export const images = {
     const { ref: reference, auth, ...input } = body
     const pulled = await pullImage(core, account, { ...input, reference, credential: credentialFrom(auth) })
     if ("task" in pulled) return Response.json(viewStarted(pulled.task), { status: 202 })
-    return Response.json({ task_id: null, status: "exists", image: pulled.image.name })
+    const { name: image, manifestDigest: digest } = pulled.image
+    return Response.json({ task_id: null, status: "exists", image, ...(digest !== null && { digest }) })
   },
 
   async importImage({ core, account, body }, { query }) {
