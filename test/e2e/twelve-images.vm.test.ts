@@ -109,6 +109,7 @@ describe.skipIf(!isLong || !canRun)("the tree of", () => {
       folder("./"),
       file("ping", "elf", { pax: { "SCHILY.xattr.security.capability": capability } }),
       file("listed", "x", {
+        mode: 0o754,
         pax: { "SCHILY.xattr.system.posix_acl_access": accessList, "SCHILY.xattr.user.a": "b" },
       }),
       folder("shared", { pax: { "SCHILY.xattr.system.posix_acl_default": accessList } }),
