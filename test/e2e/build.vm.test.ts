@@ -4,9 +4,15 @@
  */
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
-import { join } from "node:path"
-import { type Installation, install } from "../support/installation.ts"
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs"
+import { join, resolve } from "node:path"
+import type { Image } from "@bhatti/contract/image"
+import type { Task } from "@bhatti/contract/task"
+import { isDiskName } from "../../src/lib/disk-names.ts"
+import { type BuiltTree, buildahIsThere, buildWithBuildah } from "../support/buildah.ts"
+import { readExt4Tree } from "../support/ext4-tree.ts"
+import { type FailPoint, failPointFile } from "../support/failing-daemon.ts"
+import { type Installation, install, patience, until } from "../support/installation.ts"
 import { addBusybox, linkBusybox } from "../support/made-image.ts"
 
 let own: Installation
@@ -17,7 +23,9 @@ const programs =
   )
 
 beforeAll(async () => {
-  own = await install()
+  own = await install({
+    serve: [process.execPath, resolve(import.meta.dir, "../support/failing-daemon.ts")],
+  })
   const tree = join(work, "base")
   mkdirSync(join(tree, "bin"), { recursive: true })
   mkdirSync(join(tree, "etc"))
@@ -52,6 +60,61 @@ function directory(files: Record<string, string>): string {
 }
 const build = (path: string, ...options: string[]) =>
   own.bhatti(["image", "build", "-t", "app", "--no-prepare", ...options, path])
+
+const images = async () =>
+  (JSON.parse((await bhatti("image", "list", "--json")).stdout) as Image[]).filter(({ id }) => id !== null)
+/** The newest first. */
+const tasks = async () =>
+  (JSON.parse((await bhatti("task", "list", "--json")).stdout) as Task[])
+    .filter(({ status }) => status !== "done" && status !== "failed")
+    .reverse()
+const filesIn = (...path: string[]) =>
+  existsSync(join(own.dataDir, ...path)) ? readdirSync(join(own.dataDir, ...path)) : []
+const disks = () => filesIn("images").filter(isDiskName)
+const unfinished = () => filesIn("registry", "tasks")
+const steps = () => filesIn("snapshots")
+
+async function diskOf(name: string): Promise<string> {
+  const { hash } = JSON.parse((await bhatti("image", "inspect", name, "--json")).stdout)
+  const disk = disks().find((one) => filesIn("images", one).includes(`${hash}.raw`))
+  return join(own.dataDir, "images", disk ?? "", `${hash}.raw`)
+}
+
+/** Each entry as a text, without times. */
+function treeOf(disk: string): BuiltTree {
+  const entries = [...readExt4Tree(disk)].filter(([name]) => name !== "")
+  return new Map(
+    entries.map(([name, { kind, mode, uid, gid, content, attributes }]) => [
+      Buffer.from(name, "latin1").toString(),
+      [
+        kind,
+        kind === "symlink" ? "" : (mode & 0o7777).toString(8),
+        `${uid}:${gid}`,
+        kind === "file" || kind === "symlink" ? Bun.hash(content ?? "").toString(16) : "",
+        Object.keys(attributes).join(),
+      ].join(" "),
+    ]),
+  )
+}
+
+const tenSteps = `ARG V=1
+FROM base AS tools
+RUN mkdir -p /opt/tools/bin && echo tool > /opt/tools/bin/tool && chmod 4755 /opt/tools/bin/tool
+RUN ln -s bin/tool /opt/tools/link && ln /opt/tools/bin/tool /opt/tools/hard && chown -R 5:6 /opt/tools
+FROM base
+ARG V
+ENV VERSION=$V
+WORKDIR /srv/app
+COPY src .
+COPY --chown=1001:1002 --chmod=640 conf/*.conf /etc/app/
+COPY --from=tools /opt/tools /usr/lib/tools
+COPY --from=tools /opt/tools/bin/tool /usr/bin/
+RUN echo $VERSION > version && rm run.sh && mkdir -m 1777 shared
+RUN chown ann version && touch empty && mkdir -p a/b/c
+USER ann
+RUN echo as $(id -u) > /srv/app/shared/me
+CMD ["/bin/sh"]
+`
 
 describe("a build", () => {
   test("runs its steps once, gives an image that keeps its configuration, and takes all from the cache later", async () => {
@@ -102,4 +165,212 @@ CMD ["/bin/cat", "made"]
     ])
     expect((await bhatti("list", "-q")).stdout).toBe("")
   }, 300_000)
+
+  test("runs scripts and commands with secrets in memory, unpacks archives, and links what it copies", async () => {
+    const path = directory({
+      Dockerfile: `FROM base
+RUN --mount=type=secret,id=token --mount=type=secret,id=key,target=/etc/key --mount=type=tmpfs,target=/scratch <<EOF
+cat /run/secrets/token /etc/key | wc -c > /sum
+cp /etc/key /scratch/copy
+EOF
+RUN <<EOF
+#!/bin/sh
+echo "a script of $0" > /script
+EOF
+RUN ["/bin/sh", "-c", "ls /etc /scratch /run/secrets > /left 2>&1; echo end >> /left"]
+ADD files.tar.gz /unpacked/
+COPY <<one <<two /texts/
+first
+one
+second $HOME
+two
+USER 1001
+RUN id -u > /tmp/user && test ! -e /etc/key
+`,
+      "inside/a": "in the archive\n",
+      key: "secret-of-the-key",
+    })
+    Bun.spawnSync(["tar", "-C", path, "-czf", join(path, "files.tar.gz"), "inside"])
+    const built = await build(
+      path,
+      "--secret",
+      `id=key,src=${join(path, "key")}`,
+      "--secret",
+      "id=token,env=TOKEN_OF_BUILD",
+    )
+    expect(built.stderr).toContain("there is no variable TOKEN_OF_BUILD")
+    const again = await own.bhatti(
+      [
+        "image",
+        "build",
+        "-t",
+        "app",
+        "--no-prepare",
+        "--secret",
+        `id=key,src=${join(path, "key")}`,
+        "--secret",
+        "id=token,env=TOKEN_OF_BUILD",
+        path,
+      ],
+      { env: { TOKEN_OF_BUILD: "secret-of-the-token" } },
+    )
+    expect([again.exitCode, again.stderr.split("\n").at(-2)]).toEqual([
+      0,
+      expect.stringContaining("RUN id -u"),
+    ])
+    const ran = await bhatti(
+      ...[
+        "run",
+        "--rm",
+        "-u",
+        "0",
+        "app",
+        "/bin/sh",
+        "-c",
+        "cat /sum /script /left /unpacked/inside/a /texts/*; cat /tmp/user",
+      ],
+    )
+    expect(
+      ran.stdout
+        .split("\n")
+        .filter((line) => !/^(group|host|hosts|hostname|machine-id|resolv.conf|)$/.test(line)),
+    ).toEqual([
+      "36",
+      "a script of /run/bhatti-build/script",
+      "ls: /scratch: No such file or directory",
+      "/etc:",
+      "passwd",
+      "/run/secrets:",
+      "end",
+      "in the archive",
+      "first",
+      "second",
+      "1001",
+    ])
+    const found = Bun.spawnSync(["grep", "-rlaE", "secret-of-the-(key|token)", own.dataDir]).stdout.toString()
+    expect(found).toBe("")
+    expect(own.daemonLog()).not.toContain("secret-of-the-")
+  }, 300_000)
+
+  test("that fails names the step, its line and its exit code, shows its output, and goes on behind the steps before", async () => {
+    const path = directory({ Dockerfile: "FROM base\nRUN echo one > /one\nRUN echo why; exit 7\n" })
+    const failed = await own.bhatti(["image", "build", "-t", "failing", path])
+    expect(failed.exitCode).toBe(1)
+    expect(failed.stderr).toContain("why\n")
+    expect(failed.stderr).toContain("line 3: RUN echo why; exit 7: exit code 7")
+    writeFileSync(join(path, "Dockerfile"), "FROM base\nRUN echo one > /one\nRUN echo two\n")
+    const fixed = await build(path)
+    expect(fixed.stderr).toContain("[0 1/2] RUN echo one > /one (cached)\n[0 2/2] RUN echo two\ntwo\n")
+    expect((await images()).map(({ name }) => name).sort()).toEqual(["app", "base"])
+    expect((await bhatti("list", "-q")).stdout).toBe("")
+  }, 120_000)
+
+  test("is refused as a whole before anything runs, for an instruction, a file or an image that is not there", async () => {
+    const path = directory({ Dockerfile: "FROM base\nRUN echo no\nONBUILD RUN x\n" })
+    const refused = await build(path)
+    expect(refused.stderr).toContain("Dockerfile, line 3: ONBUILD is not supported")
+    writeFileSync(join(path, "Dockerfile"), "FROM base\nRUN echo no\nCOPY nowhere /\n")
+    expect((await build(path)).stderr).toContain(
+      'Dockerfile, line 3: "nowhere" is not in the build\'s directory',
+    )
+    writeFileSync(
+      join(path, "Dockerfile"),
+      "FROM base AS a\nRUN echo no\nFROM nobody-has-this\nCOPY --from=a / /\n",
+    )
+    const missing = await build(path)
+    expect(missing.stderr).toContain("Dockerfile, line 3: no image named")
+    expect([refused, missing].map(({ exitCode }) => exitCode)).toEqual([2, 1])
+    expect(`${refused.stderr}${missing.stderr}`).not.toContain("RUN echo no")
+  }, 60_000)
+
+  test("is cancelled by Ctrl-C, in the middle of a step, and leaves nothing", async () => {
+    const path = directory({ Dockerfile: "FROM base\nRUN echo begun; sleep 1000\n" })
+    const running = own.start(["image", "build", "-t", "cancelled", path])
+    let words = ""
+    const reading = (async () => {
+      for await (const piece of running.stderr) words += new TextDecoder().decode(piece)
+    })()
+    await until("the step runs", () => words.includes("begun\n"))
+    running.kill("SIGINT")
+    expect(await running.exited).toBe(130)
+    await reading
+    expect((await bhatti("list", "-q")).stdout).toBe("")
+    expect(await tasks()).toMatchObject([{ subject: "cancelled", status: "cancelled" }])
+  }, 120_000)
+
+  test.skipIf(!buildahIsThere)(
+    "of ten steps gives the tree that buildah gives, but for the places that a machine needs",
+    async () => {
+      const path = directory({
+        Dockerfile: tenSteps,
+        "src/main.c": "int main;\n",
+        "src/deep/er/x": "x\n",
+        "src/run.sh": "#!/bin/sh\necho run\n",
+        "conf/a.conf": "a\n",
+        "conf/b.conf": "b\n",
+        "conf/c.txt": "c\n",
+      })
+      Bun.spawnSync(["chmod", "755", join(path, "src/run.sh")])
+      Bun.spawnSync(["ln", "-s", "../conf/a.conf", join(path, "src/link")])
+      const built = await bhatti("image", "build", "-t", "ten", "--no-prepare", "--build-arg", "V=2", path)
+      const second = await bhatti("image", "build", "-t", "ten", "--no-prepare", "--build-arg", "V=2", path)
+      console.log(`ten steps: ${Math.round(built.ms)} ms, from the cache ${Math.round(second.ms)} ms`)
+      expect(second.stderr).toContain("all steps are cached")
+      expect(second.ms).toBeLessThan(2000 * patience)
+      const theirs = buildWithBuildah(join(work, "base.tar"), path, ["--build-arg", "V=2"])
+      const ours = treeOf(await diskOf("ten"))
+      const ofMachine =
+        /^(dev|proc|sys|run|tmp|etc\/(hosts|hostname|resolv\.conf|machine-id)|usr\/local(\/sbin(\/(poweroff|reboot|halt|shutdown))?)?|lib(\/modules(\/.*)?)?)$/
+      const differing = [...new Set([...ours.keys(), ...theirs.keys()])].filter(
+        (name) => ours.get(name) !== theirs.get(name) && !ofMachine.test(name),
+      )
+      expect(differing.map((name) => [name, ours.get(name), theirs.get(name)])).toEqual([])
+      expect(ours.size).toBeGreaterThan(40)
+    },
+    300_000,
+  )
+
+  test("that is pruned leaves no disk of a step, and those that are needed stay", async () => {
+    expect(steps().length).toBeGreaterThan(5)
+    await bhatti("image", "prune", "-y")
+    expect([steps(), disks(), unfinished()]).toEqual([[], [], []])
+    await bhatti("image", "import", "--name", "base", "--no-prepare", join(work, "base.tar"))
+  }, 60_000)
+})
+
+describe("a daemon that is killed during a build", () => {
+  const points: [call: string, nth: number, how: FailPoint["how"]][] = [
+    ["start", 0, "kill after"],
+    ["begin", 0, "kill after"],
+    ["pause", 0, "kill after"],
+    ["capture", 1, "kill after"],
+    ["commit", 0, "kill before"],
+    ["commit", 1, "kill after"],
+    ["makeOf", 0, "kill before"],
+    ["makeOf", 0, "kill after"],
+  ]
+  const chosen = process.env["BUILD_KILLS"] === "all" ? points : points.filter((_, index) => index % 3 === 2)
+  test.each(chosen)(
+    "at %s %i, %s, leaves no image and no builder, and the next build succeeds",
+    async (name, nth, how) => {
+      const path = directory({
+        Dockerfile: `FROM base\nRUN echo ${name} ${nth} ${how} > /a\nCOPY x /x\nRUN cat /a /x\n`,
+        x: "x\n",
+      })
+      const point: FailPoint = { call: { name, nth }, how }
+      writeFileSync(join(own.dataDir, failPointFile), JSON.stringify(point))
+      await own.bhatti(["image", "build", "-t", "killed", "--no-prepare", "--detach", path])
+      await until("the daemon is dead", () => own.daemonExitCode() !== null)
+      rmSync(join(own.dataDir, failPointFile))
+      await own.startDaemon()
+      expect((await tasks())[0]).toMatchObject({ subject: "killed", status: "interrupted" })
+      await until("no builder is left", async () => (await bhatti("list", "-q")).stdout === "")
+      expect((await images()).map((image) => image.name)).toEqual(["base"])
+      expect([own.machines(), unfinished(), disks().length]).toEqual([[], [], 1])
+      expect(steps().filter((id) => !id.startsWith("build_"))).toEqual([])
+      await bhatti("image", "build", "-t", "killed", "--no-prepare", path)
+      await bhatti("image", "delete", "-y", "killed")
+    },
+    180_000,
+  )
 })

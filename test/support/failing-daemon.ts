@@ -38,7 +38,7 @@ const counted = {
   disks: ["createSandbox", "removeSandbox", "stampOf"],
   snapshots: ["begin", "copyAhead", "capture", "commit", "place", "remove"],
   templates: ["find"],
-  pulls: ["resolve", "make"],
+  pulls: ["resolve", "make", "makeOf"],
   packs: ["pack", "make"],
 } satisfies {
   [Part in "machines" | "templates" | "disks" | "snapshots" | "pulls" | "packs"]: (keyof Host[Part])[]

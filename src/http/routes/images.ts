@@ -73,8 +73,9 @@ export const images = {
   },
 
   async pruneImages({ core, account }) {
-    const removed = await pruneImages(core, account)
+    // Its disks hold templates of the images.
     const freed = await pruneBuildCache(core, account)
+    const removed = await pruneImages(core, account)
     const bytes = removed.reduce((sum, image) => sum + image.bytes, freed)
     return { deleted: removed.map(({ name }) => name), freed_mb: Math.round(bytes / 1024 / 1024) }
   },
