@@ -2,10 +2,12 @@
 
 import { lstat, readdir, readFile, readlink } from "node:fs/promises"
 import { join } from "node:path"
+import type { BuildImage } from "@bhatti/contract/image"
 import { pack as newPack, type Pack } from "tar-stream"
 import type { IgnoreRule } from "../lib/ignore-rules.ts"
 import { ignores, readIgnoreRules } from "../lib/ignore-rules.ts"
 import { isMissing } from "../lib/missing-files.ts"
+import { byteStream } from "./copy/byte-stream.ts"
 import { localStep, openLocal, piecesOf } from "./copy/local-file.ts"
 import { addContent } from "./copy/pack.ts"
 
@@ -35,6 +37,22 @@ export function packDirectory(directory: string, rules: readonly IgnoreRule[]): 
     (error: unknown) => archive.destroy(error instanceof Error ? error : new Error(String(error))),
   )
   return archive as AsyncIterable<Uint8Array>
+}
+
+/** An archive without an entry. */
+export function emptyDirectory(): AsyncIterable<Uint8Array> {
+  const archive = newPack()
+  archive.finalize()
+  return archive as AsyncIterable<Uint8Array>
+}
+
+/** What is asked for in a line, and the directory behind it. */
+export function buildBody(asked: BuildImage, archive: AsyncIterable<Uint8Array>): ReadableStream<Uint8Array> {
+  const pieces = async function* () {
+    yield new TextEncoder().encode(`${JSON.stringify(asked)}\n`)
+    yield* archive
+  }
+  return byteStream(pieces(), () => {})
 }
 
 type Place = { directory: string; name: string; rules: readonly IgnoreRule[] }

@@ -272,3 +272,91 @@ describe("an image of the host that is not installed", () => {
     })
   })
 })
+
+describe("image build", () => {
+  const write = (name: string, text: string) => {
+    const path = join(home, name)
+    mkdirSync(join(path, ".."), { recursive: true })
+    writeFileSync(path, text)
+    return path
+  }
+  const context = (dockerfile: string) => {
+    write("app/Dockerfile", dockerfile)
+    return join(home, "app")
+  }
+
+  test("makes an image whose configuration is the Dockerfile's, and takes the same one from the cache", async () => {
+    const path = context('ARG V=1\nFROM workspace\nENV A=$V B=2\nEXPOSE 80\nCMD ["x"]\nHEALTHCHECK NONE\n')
+    const ran = await run(["image", "build", "-t", "app", "--build-arg", "UNUSED=1", path])
+    expect(ran.stdout).toMatch(/^image\/app built in \d/)
+    expect(ran.stderr).toContain("line 6: HEALTHCHECK is ignored: sandboxes have none\n")
+    expect(ran.stderr).toContain("build argument UNUSED is not used\n")
+    const shown = await daemon.call("GET", "/images/app")
+    expect(shown.body).toMatchObject({
+      config: { user: "lohar", cmd: ["x"], ports: [80], env: { A: "", B: "2" } },
+    })
+    const again = await run(["image", "build", "-q", "-t", "other", path])
+    expect(again).toEqual({ stdout: "other\n", stderr: "", exitCode: 0 })
+    const json = await run(["image", "build", "-t", "other", "--json", path])
+    const task = Task.parse(JSON.parse(json.stdout))
+    expect(task).toMatchObject({ status: "done", type: "image.build", result: { image: "other" } })
+    expect(task.progress.output?.text).toContain("all steps are cached")
+  })
+
+  test("names the line of what is wrong, and says what a wrong use needs", async () => {
+    const refused = await run(["image", "build", "-t", "app", context("FROM workspace\nONBUILD RUN x\n")])
+    expect(refused.stderr).toContain("Dockerfile, line 2: ONBUILD is not supported")
+    const missing = await run(["image", "build", "-t", "app", context("FROM workspace\nCOPY none /\n")])
+    expect(missing.stderr).toContain(`Dockerfile, line 2: "none" is not in the build's directory`)
+    expect((await run(["image", "build", "-t", "app", join(home, "nowhere")])).stderr).toContain(
+      "is not a directory",
+    )
+    expect((await run(["image", "build", "-t", "app", home])).stderr).toContain("-f FILE names a Dockerfile")
+    const secret = await run([
+      "image",
+      "build",
+      "-t",
+      "app",
+      "--secret",
+      "id=none_of_these",
+      home,
+      "-f",
+      "/dev/null",
+    ])
+    expect(secret.stderr).toContain("there is no variable none_of_these")
+    expect((await tasks()).every(({ status }) => status === "failed")).toBe(true)
+  })
+
+  test("reads the Dockerfile from standard input, sends what is not ignored, and goes on detached", async () => {
+    write("app/.dockerignore", "*\n!sent\n")
+    write("app/sent", "x")
+    write("app/kept", "x")
+    const path = context("FROM workspace\nCOPY kept /\n")
+    const stdin = "FROM workspace\nLABEL from=stdin\n"
+    const ran = await run(["image", "build", "-t", "app", "-f", "-", "--detach", path], { stdin })
+    expect((await run(["task", "wait", ran.stdout.trim()])).exitCode).toBe(0)
+    expect((await daemon.call("GET", "/images/app")).body).toMatchObject({
+      config: { labels: { from: "stdin" } },
+    })
+    expect((await run(["image", "build", "-t", "app", path])).stderr).toContain('"kept" is not in')
+  })
+
+  test("of a recipe comes before the create, once for its content or its key", async () => {
+    const file = write("recipe/Dockerfile", "FROM workspace\nLABEL a=1\n")
+    expect((await run(["create", "--name", "one", "--recipe", file])).stdout).toContain("sandbox/one created")
+    expect((await run(["create", "--name", "two", "--recipe", file])).exitCode).toBe(0)
+    const builds = async () => (await daemon.call("GET", "/tasks")).body as unknown[]
+    const names = async () =>
+      ((await daemon.call("GET", "/sandboxes")).body as { image: string }[]).map(({ image }) => image)
+    expect(new Set(await names()).size).toBe(1)
+    expect((await names())[0]).toMatch(/^recipe-[0-9a-f]{16}$/)
+    await run(["create", "--recipe", file, "--cache-key", "mine"])
+    const before = await builds()
+    await run(["create", "--recipe", file, "--cache-key", "mine"])
+    expect([await builds(), (await names()).at(-1)]).toEqual([before, "recipe-mine"])
+    expect((await run(["create", "--cache-key", "x"])).stderr).toContain("--cache-key needs --recipe")
+    expect((await run(["create", "--recipe", file, "--image", "minimal"])).stderr).toContain(
+      "--image is for a recipe that is a script",
+    )
+  })
+})

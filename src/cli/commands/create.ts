@@ -8,6 +8,7 @@ import { command } from "../command.ts"
 import { egressOptions, netPolicyOf, refuseEgress } from "../egress.ts"
 import { envFileOption, envOf, envText } from "../environment.ts"
 import { pullOption, withImage } from "../image-at-hand.ts"
+import type { Output } from "../output.ts"
 import { printNames, quietOption } from "../quiet.ts"
 import { newSettingsOf, settingOptions } from "../sandbox-settings.ts"
 import { sizeOptions } from "../sandbox-size.ts"
@@ -50,6 +51,9 @@ An image that is not here is pulled first (--pull), as bhatti image pull does it
 lifetime; destroy destroys it with its disk; keep leaves it alone. An event (lifetime.ending) and a notice to connected clients come a minute before, or after half of a
 shorter time. bhatti edit NAME --ttl gives it more at any time, bhatti why NAME says when it ends.
 
+--recipe builds an image, as bhatti image build does, of a Dockerfile or of a script that begins with #! and is run in --image. The second create with
+the same content builds nothing. With --start, or the labels sh.bhatti.start and sh.bhatti.ready of a Dockerfile, it finds the program running in memory too.
+
 --file copies small files, up to about 700 KB in total; use bhatti cp for more.
 
 A sandbox reaches the internet and your other sandboxes, by their names. With --egress deny it reaches only what --allow-host and
@@ -86,6 +90,17 @@ made with --from has its source's rules unless others are given.`,
       fallback: limits.imageDefault,
     },
     pull: pullOption,
+    recipe: {
+      type: "text",
+      value: "FILE",
+      summary: "Build the image of this Dockerfile, or of this script with #!, unless it is here",
+    },
+    cacheKey: {
+      type: "text",
+      value: "KEY",
+      summary: "Key of the recipe's image, which is then built only once",
+      fallback: "the recipe's content",
+    },
     env: {
       type: "variables",
       short: "e",
@@ -147,6 +162,9 @@ made with --from has its source's rules unless others are given.`,
     if (rest.length > 0 && !options.run) return "a program behind -- needs --run"
     if (options.run && options.start !== undefined) return "--run and --start both name the main program"
     if (args.name !== undefined && options.name !== undefined) return "the name is given twice"
+    if (options.cacheKey !== undefined && options.recipe === undefined) return "--cache-key needs --recipe"
+    if (options.recipe !== undefined && options.from !== undefined)
+      return "--recipe and --from both say what it starts from"
     if (options.ifNotExists && (args.name ?? options.name) === undefined)
       return "--if-not-exists needs --name"
     if (options.ifNotExists && options.count !== undefined) return "--if-not-exists is for one sandbox"
@@ -164,6 +182,7 @@ made with --from has its source's rules unless others are given.`,
     "bhatti create --name app --service db='redis-server' --service web:on-failure='npm start'",
     "bhatti create --name server --image debian-systemd --init-system",
     "bhatti create --image registry.example.com/web:2 --name web --run",
+    "bhatti create --recipe setup.sh --start 'python3 server.py' --ready 'curl -sf localhost:8000'",
     "bhatti create --from dev --name experiment",
     "bhatti create --name agent --allow-host '*.example.com' --allow-cidr 203.0.113.0/24",
     "bhatti create --from dev --name worker --count 5",
@@ -217,7 +236,9 @@ made with --from has its source's rules unless others are given.`,
       })
     }
     const isQuiet = options.quiet || isJson
-    const made = await withImage({ client, out }, { image: options.image, pull: options.pull, isQuiet }, make)
+    const image = await imageAskedFor({ client, out }, { ...options, isQuiet })
+    if (typeof image === "object") return image.exitCode
+    const made = await withImage({ client, out }, { image, pull: options.pull, isQuiet }, make)
     if ("exitCode" in made) return made.exitCode
     const time = secondsText(performance.now() - startMs)
     if (isJson) return await out.json(count === undefined ? made.sandboxes[0] : made.sandboxes)
@@ -232,6 +253,19 @@ made with --from has its source's rules unless others are given.`,
     if (count !== undefined) await out.talk(`all in ${time}`)
   },
 })
+
+async function imageAskedFor(
+  context: { client: Client; out: Output },
+  asked: { image?: string | undefined; recipe?: string | undefined; cacheKey?: string | undefined } & {
+    isQuiet: boolean
+  },
+): Promise<string | undefined | { exitCode: number }> {
+  const { image: base, recipe: file, cacheKey: key, isQuiet } = asked
+  if (file === undefined) return base
+  const { imageOfRecipe } = await import("../recipe.ts")
+  const found = await imageOfRecipe(context, { file, key, base, isQuiet })
+  return "exitCode" in found ? found : found.image
+}
 
 /**
  * A create takes a tenth of a second, unless it is the first of its size or the host is busy. Asks the daemon for

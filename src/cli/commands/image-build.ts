@@ -4,9 +4,8 @@ import { readFile, stat } from "node:fs/promises"
 import { join, resolve } from "node:path"
 import { AppError } from "@bhatti/contract/errors"
 import { errorCodeOf } from "../../lib/error-code.ts"
-import { ignoreRulesOf, packDirectory } from "../build-directory.ts"
+import { buildBody, ignoreRulesOf, packDirectory } from "../build-directory.ts"
 import { command } from "../command.ts"
-import { byteStream } from "../copy/byte-stream.ts"
 import { followTask, resultOf } from "../follow-task.ts"
 import { sizeOptions } from "../sandbox-size.ts"
 import { readInputText } from "../standard-input.ts"
@@ -75,7 +74,7 @@ The whole file is checked before anything runs; an instruction that is not suppo
     }
     const rules = await ignoreRulesOf(directory, path)
     const started = await client.buildImage({
-      bytes: bodyOf(asked, packDirectory(resolve(directory), rules)),
+      bytes: buildBody(asked, packDirectory(resolve(directory), rules)),
     })
     const id = started.task_id ?? ""
     if (options.detach) return await (isJson ? out.json(started) : out.result(id))
@@ -89,14 +88,6 @@ The whole file is checked before anything runs; an instruction that is not suppo
     await out.hint(`  try: bhatti create --image ${image}`)
   },
 })
-
-function bodyOf(asked: object, archive: AsyncIterable<Uint8Array>): ReadableStream<Uint8Array> {
-  const pieces = async function* () {
-    yield new TextEncoder().encode(`${JSON.stringify(asked)}\n`)
-    yield* archive
-  }
-  return byteStream(pieces(), () => {})
-}
 
 async function readText(path: string): Promise<string> {
   try {

@@ -4,14 +4,15 @@
  */
 
 import { AppError } from "@bhatti/contract/errors"
+import type { ImageConfig } from "@bhatti/contract/image-config"
 import { limits } from "@bhatti/contract/limits"
 import { diskNameOf } from "../../lib/disk-names.ts"
 import { parseDockerfile } from "../../rules/dockerfile/parse.ts"
 import { proxyOf, targetOf, unusedArguments } from "../../rules/dockerfile/plan.ts"
-import type { TaskRecord } from "../../store/tasks.ts"
+import type { TaskProgress, TaskRecord } from "../../store/tasks.ts"
 import type { Account } from "../../store/users.ts"
 import { checkSizeLimits, checkSpace } from "../create-checks.ts"
-import type { BuildContext, Image, MadeImage } from "../host.ts"
+import type { BuildContext, Image, ImagePrograms, MadeImage } from "../host.ts"
 import { pinDisk, removeDiskOfFailed } from "../image-disks.ts"
 import { findImage } from "../images.ts"
 import { checkNewName, contentOf, prepareImage, pullForBuild } from "../pull.ts"
@@ -37,6 +38,8 @@ export type BuildInput = {
 }
 
 const mebibyte = 1024 * 1024
+const startLabel = "sh.bhatti.start"
+const readyLabel = "sh.bhatti.ready"
 
 export async function buildImage(core: ForBuild, account: Account, input: BuildInput): Promise<TaskRecord> {
   const { name } = input
@@ -95,6 +98,11 @@ async function build(
     printed = now
     tell()
   })
+  // Other parts of the work tell their progress without what was printed.
+  const telling = {
+    ...task,
+    progress: (progress: TaskProgress) => task.progress({ ...progress, output: printed }),
+  }
   const onStep = (text: string) => {
     step = text
     tell()
@@ -102,7 +110,7 @@ async function build(
   await core.store.tasks.reserve(task.record, Math.ceil(context.bytes / mebibyte))
   const { stages, ignored } = await readyStages({
     ...{ file, target: asked.target, args, secrets, context, size },
-    findImage: (image) => imageOf(core, account, image, task),
+    findImage: (image) => imageOf(core, account, image, telling),
   })
   for (const line of ignored) output.line(line)
   for (const arg of unusedArguments(file, args)) output.line(`build argument ${arg} is not used`)
@@ -118,7 +126,9 @@ async function build(
     })
     const disk = await running.diskOf(stage)
     onStep("writing")
-    return await core.host.pulls.makeOf(disk, { diskName, config: stage.config, signal })
+    return await core.host.pulls.makeOf(disk, {
+      ...{ diskName, config: stage.config, programs: programsOf(stage.config), signal },
+    })
   })
   using _pin = made.pin
   if (made.isCached) output.line("all steps are cached")
@@ -133,10 +143,16 @@ async function build(
     { taskId: task.record.id },
   )
   await core.store.buildCache.putResult(account.id, resultKey, made.image.diskName)
-  await prepareImage(core, image, asked.prepare, task)
+  await prepareImage(core, image, asked.prepare, telling)
   const meta = { by: "user", image: name, digest: manifestDigest }
   core.events.record({ type: "image.built", userId: account.id, meta })
   return { image: name, id: image.id, digest: manifestDigest }
+}
+
+/** Labels name programs that run already in each sandbox of the image. */
+function programsOf({ labels }: ImageConfig): ImagePrograms | undefined {
+  const { [startLabel]: start, [readyLabel]: ready = "true" } = labels
+  return start === undefined ? undefined : { start, ready }
 }
 
 /** The disk of an earlier build with the same steps and configuration, or a new one. */

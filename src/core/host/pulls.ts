@@ -1,6 +1,7 @@
 /** Images from registries and files, made into disks of this host. */
 
 import type { ImageConfig } from "@bhatti/contract/image-config"
+import type { ImagePrograms } from "./images.ts"
 import type { Template } from "./templates.ts"
 
 export type PullAsked = {
@@ -68,7 +69,13 @@ export interface Pulls {
   /** Makes a disk of its own of a disk that stands still, with what lies below it. */
   makeOf(
     disk: StillDisk,
-    options: { diskName: string; config: ImageConfig; signal: AbortSignal },
+    options: {
+      diskName: string
+      config: ImageConfig
+      /** Run in its templates. */
+      programs?: ImagePrograms | undefined
+      signal: AbortSignal
+    },
   ): Promise<MadeImage>
   /** Removes what a daemon that died has left. */
   removeUnfinished(): Promise<void>

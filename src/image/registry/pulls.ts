@@ -44,6 +44,7 @@ export type StillDisk = {
   template: { id: string; diskMib: number; baseDiskPath: string; diskPath: string }
   copy: { id: string; isDraft: boolean } | null
 }
+type About = { config: ImageConfig; programs?: { start: string; ready: string } | undefined }
 type Asked = Source & { digest: string | null; platform: string }
 type Pull = { resolved: Resolved & { diskName: string }; manifest: Buffer }
 type Opened = { diskName: string; manifestDigest: string }
@@ -152,7 +153,7 @@ export class Pulls {
 
   async makeOf(
     disk: StillDisk,
-    { diskName, config, signal }: { diskName: string; config: ImageConfig; signal: AbortSignal },
+    { diskName, config, programs, signal }: About & { diskName: string; signal: AbortSignal },
   ): Promise<Made> {
     const found = await this.find(diskName)
     if (found) return found
@@ -161,7 +162,7 @@ export class Pulls {
     await this.#settings.flatten(disk, path, { signal })
     signal.throwIfAborted()
     const sizeMib = Math.ceil((await stat(path)).size / 1024 / 1024)
-    return await this.#commit(staging, { disk: path, sizeMib, config, diskName })
+    return await this.#commit(staging, { disk: path, sizeMib, config, programs, diskName })
   }
 
   /** Only what no running work needs may be here. */
@@ -247,11 +248,12 @@ export class Pulls {
 
   async #commit(
     staging: Staging,
-    image: Pick<UnpackedImage, "disk" | "sizeMib" | "config"> & { diskName: string },
+    image: Pick<UnpackedImage, "disk" | "sizeMib"> & About & { diskName: string },
   ): Promise<Made> {
-    const { disk, sizeMib, config, diskName } = image
+    const { disk, sizeMib, config, diskName, programs } = image
     const { dataDir } = this.#settings
-    await commitDisk({ dataDir, staging: staging.path, diskName, disk, sizeMib, config })
+    const about = { config, ...(programs && { programs }) }
+    await commitDisk({ dataDir, staging: staging.path, diskName, disk, sizeMib, ...about })
     const made = await this.find(diskName)
     if (!made) throw new Error(`${diskName} was not committed`)
     return made
