@@ -330,6 +330,49 @@ RUN id -u > /tmp/user && test ! -e /etc/key
     300_000,
   )
 
+  test("of a recipe is made once, and its program is in the memory of every sandbox", async () => {
+    const path = directory({
+      "setup.sh": "#!/bin/sh\necho made by $0 > /made\n",
+      Dockerfile: `FROM base
+LABEL sh.bhatti.start="echo $$ > /loaded; exec sleep 100000" sh.bhatti.ready="test -s /loaded"
+`,
+    })
+    const script = ["--recipe", join(path, "setup.sh"), "--image", "base"]
+    await bhatti(
+      "create",
+      "--name",
+      "one",
+      ...script,
+      "--start",
+      "echo up > /up; exec sleep 100000",
+      "--ready",
+      "test -s /up",
+    )
+    const second = await bhatti(
+      "create",
+      "--name",
+      "two",
+      ...script,
+      "--start",
+      "echo up > /up; exec sleep 100000",
+      "--ready",
+      "test -s /up",
+    )
+    expect((await bhatti("exec", "two", "--", "cat", "/made", "/up")).stdout).toBe(
+      "made by /run/bhatti-build/script\nup\n",
+    )
+    expect((await bhatti("ps", "two")).stdout).toContain("main")
+    await bhatti("create", "--name", "three", "--recipe", join(path, "Dockerfile"))
+    const keyed = await bhatti("create", "--name", "four", "--recipe", join(path, "Dockerfile"))
+    console.log(
+      `create from a recipe, the second time: ${Math.round(second.ms)} and ${Math.round(keyed.ms)} ms`,
+    )
+    const loaded = async (name: string) => (await bhatti("exec", name, "--", "cat", "/loaded")).stdout
+    expect(await loaded("four")).toBe(await loaded("three"))
+    expect((await bhatti("ps", "four")).stdout).toContain("main")
+    await bhatti("destroy", "-y", "one", "two", "three", "four")
+  }, 300_000)
+
   test("leaves no disk of a step after a prune", async () => {
     expect(steps().length).toBeGreaterThan(5)
     await bhatti("image", "prune", "-y")
