@@ -28,7 +28,7 @@ export const Task = z
       output: z
         .object({ start: z.int().describe("Characters that came before the text"), text: z.string() })
         .nullable()
-        .describe("The newest 64 KiB that a build has printed"),
+        .describe("The newest 64 KiB that a build has printed; null in a list, and for other tasks"),
     }),
     result: z
       .object({

@@ -7,7 +7,10 @@ import { viewTask } from "../views/task.ts"
 
 export const tasks = {
   async listTasks({ core, account }) {
-    return (await listTasks(core, account)).map(viewTask)
+    // A hundred builds have printed too much for a list.
+    return (await listTasks(core, account)).map((task) =>
+      viewTask({ ...task, progress: { ...task.progress, output: null } }),
+    )
   },
 
   async getTask({ core, account, params }) {
