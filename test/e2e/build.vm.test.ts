@@ -11,7 +11,6 @@ import type { Task } from "@bhatti/contract/task"
 import { isDiskName } from "../../src/lib/disk-names.ts"
 import { type BuiltTree, buildahIsThere, buildWithBuildah } from "../support/buildah.ts"
 import { readExt4Tree } from "../support/ext4-tree.ts"
-import { type FailPoint, failPointFile } from "../support/failing-daemon.ts"
 import { type Installation, install, patience, until } from "../support/installation.ts"
 import { addBusybox, linkBusybox } from "../support/made-image.ts"
 
@@ -71,8 +70,6 @@ const tasks = async () =>
 const filesIn = (...path: string[]) =>
   existsSync(join(own.dataDir, ...path)) ? readdirSync(join(own.dataDir, ...path)) : []
 const disks = () => filesIn("images").filter(isDiskName)
-const unfinished = () => filesIn("registry", "tasks")
-const steps = () => filesIn("snapshots")
 
 async function diskOf(name: string): Promise<string> {
   const { hash } = JSON.parse((await bhatti("image", "inspect", name, "--json")).stdout)
@@ -166,92 +163,6 @@ CMD ["/bin/cat", "made"]
     expect((await bhatti("list", "-q")).stdout).toBe("")
   }, 300_000)
 
-  test("runs scripts and commands with secrets in memory, unpacks archives, and links what it copies", async () => {
-    const path = directory({
-      Dockerfile: `FROM base
-RUN --mount=type=secret,id=token --mount=type=secret,id=key,target=/etc/key --mount=type=tmpfs,target=/scratch <<EOF
-cat /run/secrets/token /etc/key | wc -c > /sum
-cp /etc/key /scratch/copy
-EOF
-RUN <<EOF
-#!/bin/sh
-echo "a script of $0" > /script
-EOF
-RUN ["/bin/sh", "-c", "ls /etc /scratch /run/secrets > /left 2>&1; echo end >> /left"]
-ADD files.tar.gz /unpacked/
-COPY <<one <<two /texts/
-first
-one
-second $HOME
-two
-USER 1001
-RUN id -u > /tmp/user && test ! -e /etc/key
-`,
-      "inside/a": "in the archive\n",
-      key: "secret-of-the-key",
-    })
-    Bun.spawnSync(["tar", "-C", path, "-czf", join(path, "files.tar.gz"), "inside"])
-    const built = await build(
-      path,
-      "--secret",
-      `id=key,src=${join(path, "key")}`,
-      "--secret",
-      "id=token,env=TOKEN_OF_BUILD",
-    )
-    expect(built.stderr).toContain("there is no variable TOKEN_OF_BUILD")
-    const again = await own.bhatti(
-      [
-        "image",
-        "build",
-        "-t",
-        "app",
-        "--no-prepare",
-        "--secret",
-        `id=key,src=${join(path, "key")}`,
-        "--secret",
-        "id=token,env=TOKEN_OF_BUILD",
-        path,
-      ],
-      { env: { TOKEN_OF_BUILD: "secret-of-the-token" } },
-    )
-    expect([again.exitCode, again.stderr.split("\n").at(-2)]).toEqual([
-      0,
-      expect.stringContaining("RUN id -u"),
-    ])
-    const ran = await bhatti(
-      ...[
-        "run",
-        "--rm",
-        "-u",
-        "0",
-        "app",
-        "/bin/sh",
-        "-c",
-        "cat /sum /script /left /unpacked/inside/a /texts/*; cat /tmp/user",
-      ],
-    )
-    expect(
-      ran.stdout
-        .split("\n")
-        .filter((line) => !/^(group|host|hosts|hostname|machine-id|resolv.conf|)$/.test(line)),
-    ).toEqual([
-      "36",
-      "a script of /run/bhatti-build/script",
-      "ls: /scratch: No such file or directory",
-      "/etc:",
-      "passwd",
-      "/run/secrets:",
-      "end",
-      "in the archive",
-      "first",
-      "second ",
-      "1001",
-    ])
-    const found = Bun.spawnSync(["grep", "-rlaE", "secret-of-the-(key|token)", own.dataDir]).stdout.toString()
-    expect(found).toBe("")
-    expect(own.daemonLog()).not.toContain("secret-of-the-")
-  }, 300_000)
-
   test("that fails names the step, its line and its exit code, shows its output, and goes on behind the steps before", async () => {
     const path = directory({ Dockerfile: "FROM base\nRUN echo one > /one\nRUN echo why; exit 7\n" })
     const failed = await own.bhatti(["image", "build", "-t", "failing", path])
@@ -328,92 +239,5 @@ RUN id -u > /tmp/user && test ! -e /etc/key
       expect(ours.size).toBeGreaterThan(40)
     },
     300_000,
-  )
-
-  test("of a recipe is made once, and its program is in the memory of every sandbox", async () => {
-    const path = directory({
-      "setup.sh": "#!/bin/sh\necho made by $0 > /made\n",
-      Dockerfile: `FROM base
-LABEL sh.bhatti.start="echo $$ > /loaded; exec sleep 100000" sh.bhatti.ready="test -s /loaded"
-`,
-    })
-    const script = ["--recipe", join(path, "setup.sh"), "--image", "base"]
-    await bhatti(
-      "create",
-      "--name",
-      "one",
-      ...script,
-      "--start",
-      "echo up > /up; exec sleep 100000",
-      "--ready",
-      "test -s /up",
-    )
-    const second = await bhatti(
-      "create",
-      "--name",
-      "two",
-      ...script,
-      "--start",
-      "echo up > /up; exec sleep 100000",
-      "--ready",
-      "test -s /up",
-    )
-    expect((await bhatti("exec", "two", "--", "cat", "/made", "/up")).stdout).toBe(
-      "made by /run/bhatti-build/script\nup\n",
-    )
-    expect((await bhatti("ps", "two")).stdout).toContain("main")
-    await bhatti("create", "--name", "three", "--recipe", join(path, "Dockerfile"))
-    const keyed = await bhatti("create", "--name", "four", "--recipe", join(path, "Dockerfile"))
-    console.log(
-      `create from a recipe, the second time: ${Math.round(second.ms)} and ${Math.round(keyed.ms)} ms`,
-    )
-    const loaded = async (name: string) => (await bhatti("exec", name, "--", "cat", "/loaded")).stdout
-    expect(await loaded("four")).toBe(await loaded("three"))
-    expect((await bhatti("ps", "four")).stdout).toContain("main")
-    await bhatti("destroy", "-y", "one", "two", "three", "four")
-  }, 300_000)
-
-  test("leaves no disk of a step after a prune", async () => {
-    expect(steps().length).toBeGreaterThan(5)
-    await bhatti("image", "prune", "-y")
-    expect([steps(), await images(), unfinished()]).toEqual([[], [], []])
-    await bhatti("image", "import", "--name", "base", "--no-prepare", join(work, "base.tar"))
-  }, 60_000)
-})
-
-describe("a daemon that is killed during a build", () => {
-  const points: [call: string, nth: number, how: FailPoint["how"]][] = [
-    ["start", 0, "kill after"],
-    ["begin", 0, "kill after"],
-    ["pause", 0, "kill after"],
-    ["capture", 1, "kill after"],
-    ["commit", 0, "kill before"],
-    ["commit", 1, "kill after"],
-    ["makeOf", 0, "kill before"],
-    ["makeOf", 0, "kill after"],
-  ]
-  const chosen = process.env["BUILD_KILLS"] === "all" ? points : points.filter((_, index) => index % 3 === 2)
-  test.each(chosen)(
-    "at %s %i, %s, leaves no image and no builder, and the next build succeeds",
-    async (name, nth, how) => {
-      const path = directory({
-        Dockerfile: `FROM base\nRUN echo ${name} ${nth} ${how} > /a\nCOPY x /x\nRUN cat /a /x\n`,
-        x: "x\n",
-      })
-      const point: FailPoint = { call: { name, nth }, how }
-      writeFileSync(join(own.dataDir, failPointFile), JSON.stringify(point))
-      await own.bhatti(["image", "build", "-t", "killed", "--no-prepare", "--detach", path])
-      await until("the daemon is dead", () => own.daemonExitCode() !== null)
-      rmSync(join(own.dataDir, failPointFile))
-      await own.startDaemon()
-      expect((await tasks())[0]).toMatchObject({ subject: "killed", status: "interrupted" })
-      await until("no builder is left", async () => (await bhatti("list", "-q")).stdout === "")
-      expect((await images()).map((image) => image.name)).toEqual(["base"])
-      expect(unfinished()).toEqual([])
-      expect(steps().filter((id) => !id.startsWith("build_"))).toEqual([])
-      await bhatti("image", "build", "-t", "killed", "--no-prepare", path)
-      await bhatti("image", "delete", "-y", "killed")
-    },
-    180_000,
   )
 })
