@@ -46,7 +46,7 @@ export function emptyDirectory(): AsyncIterable<Uint8Array> {
   return archive as AsyncIterable<Uint8Array>
 }
 
-/** What is asked for in a line, and the directory behind it. */
+/** A line that says how to build, and the directory behind it. */
 export function buildBody(asked: BuildImage, archive: AsyncIterable<Uint8Array>): ReadableStream<Uint8Array> {
   const pieces = async function* () {
     yield new TextEncoder().encode(`${JSON.stringify(asked)}\n`)
