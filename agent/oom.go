@@ -106,8 +106,8 @@ func (k *memoryKills) follow(log *os.File) {
 	}
 }
 
-// killWords are in each record of a kill. Most records are about something else, and each wake brings one: reading it
-// with killRecord would make an emulated machine translate all of its code.
+// killWords are in each record of a kill. Most records are about something else, and a wake may bring one, as of a late
+// timer: reading it with killRecord would make an emulated machine translate all of its code.
 var killWords = []byte("Killed process")
 
 // killRecord matches the kernel's words since version 4.19. A process's name may hold any characters.

@@ -107,7 +107,8 @@ export function requestOf<Op extends keyof GuestQuestions>(
   moment: Moment,
 ): { op: string } {
   const { op, fieldsOf } = questions[question.op]
-  return { ...(fieldsOf ? fieldsOf(question, moment) : question), op }
+  // The operation comes first: the guest reads it without parsing the rest, which its first moment cannot afford.
+  return Object.assign({ op }, fieldsOf ? fieldsOf(question, moment) : question, { op })
 }
 
 function encodeMoment({ entropy, unixNs }: Moment): object {

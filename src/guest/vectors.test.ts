@@ -244,7 +244,12 @@ describe("messages", () => {
       ports: asking({ op: "ports" }),
     }
     expect(Object.keys(made).sort()).toEqual([...named.keys()].sort())
-    for (const [name, json] of named) expect(made[name]).toEqual(json)
+    for (const [name, json] of named) {
+      expect(made[name]).toEqual(json)
+      // The guest reads the name of an operation without parsing the rest only there.
+      if (!JSON.stringify(json).includes("archive_"))
+        expect(JSON.stringify(made[name])).toStartWith('{"op":"')
+    }
   })
 
   test("messages to a process are what the guest understands", () => {
