@@ -33,6 +33,8 @@ const soonMs = 300
 /** How often processes that ended and zygotes that are worn out are noticed without a create. */
 const lookAgainMs = 30_000
 const reasonsMax = 100
+/** A replaced zygote ends when every fork from it has, which takes ten seconds at most. */
+const lingerMs = 15_000
 
 /** It stands for an identity, which each machine gets for itself. */
 const nobody: GuestIdentity = {
@@ -67,6 +69,8 @@ export class Zygotes implements ZygotePart {
   readonly #core: Parts
   readonly #settings: ZygoteSettings
   readonly #shelves = new Map<string, Shelf>()
+  /** Zygotes that others have replaced, with the alarm that ends each. */
+  readonly #replaced = new Map<Zygote, Alarm>()
   /** Reasons that the log has already. */
   readonly #told = new Set<string>()
   readonly #stop = new AbortController()
@@ -140,6 +144,7 @@ export class Zygotes implements ZygotePart {
   }
 
   shed(): void {
+    void this.#endReplaced()
     for (const shelf of this.#all) {
       if (shelf.live) this.#end(shelf.live)
       shelf.live = undefined
@@ -154,7 +159,7 @@ export class Zygotes implements ZygotePart {
     await this.#making
     const all = this.#all.flatMap(({ live }) => live ?? [])
     this.#shelves.clear()
-    await Promise.all(all.map(({ zygote }) => this.#endZygote(zygote)))
+    await Promise.all([this.#endReplaced(), ...all.map(({ zygote }) => this.#endZygote(zygote))])
   }
 
   #isAlive({ zygote }: Live): boolean {
@@ -211,7 +216,7 @@ export class Zygotes implements ZygotePart {
       const former = shelf.live
       if (this.#shelves.get(shelf.template.id) !== shelf) return await this.#endZygote(zygote)
       shelf.live = { zygote, children: 0, madeAtMs: clock.nowMs(), failuresInARow: 0 }
-      if (former) this.#end(former)
+      if (former) this.#endLater(former)
       const ms = Math.round(clock.nowMs() - startedAt)
       events.record({ type: "zygote.made", meta: { by: "daemon", template: shelf.template.id, ms } })
       log.info({ template: shelf.template.id, ms }, "machines of a template are forked from now on")
@@ -286,6 +291,22 @@ export class Zygotes implements ZygotePart {
 
   #end({ zygote }: Live): void {
     void this.#endZygote(zygote)
+  }
+
+  /** Forks from it may be under way. */
+  #endLater({ zygote }: Live): void {
+    const alarm = this.#core.clock.after(lingerMs, () => {
+      this.#replaced.delete(zygote)
+      void this.#endZygote(zygote)
+    })
+    this.#replaced.set(zygote, alarm)
+  }
+
+  async #endReplaced(): Promise<void> {
+    const all = [...this.#replaced]
+    this.#replaced.clear()
+    for (const [, alarm] of all) alarm.cancel()
+    await Promise.all(all.map(([zygote]) => this.#endZygote(zygote)))
   }
 
   async #endZygote(zygote: Zygote): Promise<void> {

@@ -93,8 +93,10 @@ function forkable(): void {
   }
 }
 
-const ring = (msMax = Number.POSITIVE_INFINITY) => {
-  const due = [...alarms].filter(({ ms }) => ms <= msMax)
+/** The alarm that ends a zygote which another has replaced. */
+const lingerMs = 15_000
+const ring = (msMax = Number.POSITIVE_INFINITY, but?: number) => {
+  const due = [...alarms].filter(({ ms }) => ms <= msMax && ms !== but)
   for (const alarm of due) {
     alarms.delete(alarm)
     alarm.work()
@@ -227,6 +229,39 @@ test("after a day another takes its place, and it serves until then", async () =
   await ready(2)
   await until("the former one has ended", () => !own.host.running.has(former?.process.pid ?? 0))
   expect(await create("third")).toBe("fork")
+})
+
+test("a fork that is under way when another takes its place is finished, and then the former one ends", async () => {
+  await create("first")
+  await ready()
+  const [former] = made
+  const isRunning = () => own.host.running.has(former?.process.pid ?? 0)
+  const { machines } = own.host
+  const { start } = machines
+  const held = Promise.withResolvers<void>()
+  let isHeld = false
+  machines.start = async (place, from) => {
+    if (isHeld || from.kind !== "template" || from.zygote !== former) return start(place, from)
+    isHeld = true
+    await held.promise
+    if (!isRunning()) forkError = new AppError("unavailable", "the zygote has ended")
+    return start(place, from)
+  }
+  laterMs += zygoteAgeMaxMs
+  const creating = own.call("POST", "/sandboxes", { name: "second" })
+  await until("its fork is under way", () => isHeld)
+  expect(await create("third")).toBe("fork")
+  const [id = ""] = own.core.zygotes.templateIds
+  await until("another has taken its place", () => {
+    ring(undefined, lingerMs)
+    return made.length === 2 && own.core.zygotes.of(id) === made[1]
+  })
+  held.resolve()
+  expect((await creating).status).toBe(201)
+  expect(warnings).toEqual([])
+  expect(isRunning()).toBe(true)
+  ring()
+  await until("the former one has ended", () => !isRunning())
 })
 
 test("one that has ended by itself is noticed at the next create, which is a clone", async () => {
