@@ -22,12 +22,13 @@ export const permissionTexts: Readonly<Record<Permission, string>> = {
   exec: "run commands, shells and services, and control their processes",
   files: "read and change files",
   power: "start, stop, restart and repair",
-  edit: "change settings, among them the network rules and the time to live",
+  edit: "change settings, among them the network rules and the time to live; services need exec too, and an end that destroys, or sooner, destroy",
   publish: "give ports public URLs, and take them away",
   create: "create sandboxes, and copies of those it sees",
   destroy: "destroy sandboxes",
   snapshots: "make named snapshots; a key for all sandboxes also lists, resumes and deletes them",
-  images: "list, pull, import, build, save, tag and delete images, and see such tasks",
+  images:
+    "list, pull, import, build, tag and delete images, and see such tasks; with files, also save them of sandboxes",
   secrets: "list, set, delete and use secrets and logins at registries",
 }
 

@@ -21,7 +21,7 @@ import { mainOf, startMain } from "./image-program.ts"
 import { type FoundImage, findImage, withOwnImages } from "./images.ts"
 import { initSystemOf, startInit } from "./init-system.ts"
 import type { PooledSandbox } from "./parts.ts"
-import { checkSecretsPermitted } from "./permitted.ts"
+import { checkPermitted, checkSecretsPermitted } from "./permitted.ts"
 import { policyAskedFor, settingsAskedFor } from "./policy.ts"
 import { type CreateSandbox, describeSandbox, describeSandboxes, type Sandbox } from "./sandbox.ts"
 import { servicesOf, startServices } from "./services.ts"
@@ -47,6 +47,7 @@ export async function createSandbox(
   checkInput(input)
   if (input.ifNotExists) {
     const existing = await findWhole(core, account, input.name, signal)
+    if (existing) checkPermitted(account, "read")
     const [sandbox] = existing ? await describeSandboxes(core, [existing]) : []
     if (sandbox) return { sandbox, isNew: false }
   }

@@ -14,6 +14,7 @@ import { changedServices, replaceServices, type ServiceChanges } from "./edit-se
 import { withFailure } from "./failures.ts"
 import { findSandbox, noSandbox } from "./find.ts"
 import { machineOf } from "./machine-of.ts"
+import { checkPermitted } from "./permitted.ts"
 import { type RequestedSettings, requestedNames, settingsAskedFor } from "./policy.ts"
 import { describeById, type Sandbox } from "./sandbox.ts"
 
@@ -32,8 +33,20 @@ function newLifetime(
   { input, changes }: { input: EditSandbox; changes: SandboxSettings },
 ): Lifetime | null | undefined {
   if (input.ttlSec !== undefined) return core.lifetimes.begin(changes)
-  const isOther = lifetime?.kind === "set" && onTtl !== changes.onTtl
-  return isOther ? { ...lifetime, warnedAtMs: null } : undefined
+  if (onTtl === changes.onTtl) return undefined
+  // The former end is over; without a new time the new one would never come.
+  if (lifetime?.kind === "ended") return core.lifetimes.begin(changes)
+  return lifetime?.kind === "set" ? { ...lifetime, warnedAtMs: null } : undefined
+}
+
+/** Returns whether the edit lets a time to live destroy a sandbox that would stay, or would stay for longer. */
+function destroysSooner(
+  { lifetime: former, onTtl }: SandboxRecord,
+  { changes, lifetime }: { changes: SandboxSettings; lifetime: Lifetime | null | undefined },
+): boolean {
+  if (changes.onTtl !== "destroy" || changes.ttlSec === null) return false
+  if (onTtl !== "destroy") return true
+  return lifetime?.kind === "set" && !(former?.kind === "set" && former.endsAtMs <= lifetime.endsAtMs)
 }
 
 /** A setting's name in the event of its change: `warm_after` for `warmAfterSec`. */
@@ -50,7 +63,9 @@ export async function editSandbox(
   checkInput({ ...input, labels: input.labelsAdd })
   const found = await findSandbox(core, account, nameOrId)
   const { id } = found
-  const { labelsAdd = {}, labelsRemove = [] } = input
+  const { labelsAdd = {}, labelsRemove = [], servicesAdd = [], servicesRemove = [] } = input
+  // A service is a command.
+  if (servicesAdd.length + servicesRemove.length > 0) checkPermitted(account, "exec")
   const edit = async () => {
     const guest = changedServices(found.services, input)
       ? await awakeInTurn(core, found, "an edit of its services")
@@ -71,14 +86,13 @@ export async function editSandbox(
       labels,
       ...(services && { services }),
     }
+    const newEnd = newLifetime(core, record, { input, changes })
+    if (destroysSooner(record, { changes, lifetime: newEnd })) checkPermitted(account, "destroy")
     await using undo = new AsyncDisposableStack()
     const network = machineOf(record) ? core.host.network : null
     await network?.attach(attachmentOf({ ...record, ...changes }))
     undo.defer(async () => network?.attach(attachmentOf(record)))
-    await core.store.sandboxes.edit(id, {
-      ...changes,
-      lifetime: newLifetime(core, record, { input, changes }),
-    })
+    await core.store.sandboxes.edit(id, { ...changes, lifetime: newEnd })
     const { lifetime, name: before } = record
     undo.defer(() => core.store.sandboxes.edit(id, { ...specOf(record), name: before, lifetime }))
     // Last, since a service that has ended cannot go on: nothing may be refused afterwards.

@@ -9,6 +9,7 @@ import { checkSpace } from "./create-checks.ts"
 import type { FinishedImage } from "./host.ts"
 import { pinDisk } from "./image-disks.ts"
 import { findImage } from "./images.ts"
+import { loginAt } from "./registry-logins.ts"
 import { ownConfig } from "./save-image.ts"
 import { startTask } from "./tasks.ts"
 
@@ -57,7 +58,7 @@ export async function pushImage(
     })
   const { image, id, shownAs, usedMib } = await findFinished(core, account, nameOrId)
   await checkSpace(core, usedMib)
-  const credential = input.credential ?? (await core.store.registryLogins.reveal(account.id, reference.host))
+  const credential = input.credential ?? (await loginAt(core, account, reference.host))
   const to = { ...reference, credential, owner: account.id }
   return await startTask(core, account, { kind: "image.push", subject: shownAs }, async (task) => {
     using _pin = pinDisk(core, image.name)

@@ -83,9 +83,11 @@ export class Keys {
     for (const hash of lesser) if (!valid.has(hash)) this.#revoke(hash)
     const version = await this.#store.foreignVersion()
     if (version === this.#seenVersion) return
+    // Keys that come meanwhile are looked up by their requests, which may not know yet what kind of key it is.
+    const hashes = [...this.#inUse.keys()]
+    const known = new Set([...(await users.validHashes(hashes)), ...(await apiKeys.validHashes(hashes))])
+    for (const hash of hashes) if (!known.has(hash)) this.#revoke(hash)
     this.#seenVersion = version
-    const own = await users.validHashes(this.#inUse.keys())
-    for (const hash of this.#inUse.keys()) if (!own.has(hash) && !this.#lesser.has(hash)) this.#revoke(hash)
   }
 
   /** Runs until the signal aborts. */

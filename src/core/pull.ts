@@ -16,6 +16,7 @@ import { checkSpace } from "./create-checks.ts"
 import type { MadeImage } from "./host.ts"
 import { pinDisk, removeDiskOfFailed } from "./image-disks.ts"
 import { unpackedMib, withImageRoom } from "./image-room.ts"
+import { loginAt } from "./registry-logins.ts"
 import { type RunningTask, startTask } from "./tasks.ts"
 import { templateSpec } from "./template.ts"
 import { ensureTemplate } from "./template-builds.ts"
@@ -54,7 +55,7 @@ export async function pullImage(
   const existing = await pinnedImage(core, account, name, reference)
   if (existing) return { image: existing }
   await checkSpace(core)
-  const credential = input.credential ?? (await core.store.registryLogins.reveal(account.id, reference.host))
+  const credential = input.credential ?? (await loginAt(core, account, reference.host))
   const asked = { ...reference, platform, credential, owner: account.id }
   const task = await startTask(core, account, { kind: "image.pull", subject: name }, async (task) => {
     try {
@@ -118,7 +119,7 @@ export async function pullForBuild(
   checkAllowed(reference.host, allowedRegistries)
   const name = nameFor(reference, defaultRegistry)
   await checkNewName(core, name)
-  const credential = await core.store.registryLogins.reveal(account.id, reference.host)
+  const credential = await loginAt(core, account, reference.host)
   const asked = { ...reference, platform: ownPlatform, credential, owner: account.id, name, reference }
   const image = await pull(core, account, asked, task)
   await core.store.images.setReady(image.id)

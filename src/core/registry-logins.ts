@@ -4,9 +4,19 @@ import { registryHost } from "../lib/registry-hosts.ts"
 import type { RegistryCredential, RegistryLogin } from "../store/registry-logins.ts"
 import type { Account } from "../store/users.ts"
 import type { Core } from "./core.ts"
+import { isPermitted } from "./permitted.ts"
 
 export async function listLogins({ store }: Pick<Core, "store">, account: Account): Promise<RegistryLogin[]> {
   return await store.registryLogins.list(account.id)
+}
+
+/** Returns the stored login; undefined if there is none, or if the account's key may not use it. */
+export async function loginAt(
+  { store }: Pick<Core, "store">,
+  account: Account,
+  host: string,
+): Promise<RegistryCredential | undefined> {
+  return isPermitted(account, "secrets") ? await store.registryLogins.reveal(account.id, host) : undefined
 }
 
 export async function logIn(

@@ -16,6 +16,7 @@ import type { PackedAbout } from "./host.ts"
 import { pinDisk, removeDiskOfFailed } from "./image-disks.ts"
 import { withImageRoom } from "./image-room.ts"
 import { templateOf } from "./machine-of.ts"
+import { checkPermitted } from "./permitted.ts"
 import { checkNewName, contentOf, type ForPull, prepareImage } from "./pull.ts"
 import { type RunningTask, startTask } from "./tasks.ts"
 
@@ -53,6 +54,8 @@ export async function saveImage(
   const { name } = input
   await checkNewName(core, name)
   const source = await findSandbox(core, account, nameOrId)
+  // An image can be exported, and read elsewhere.
+  checkPermitted(account, "files")
   checkCopyable(source)
   await checkSpace(core, await core.host.disks.measureMib(source.id, "overlay"))
   return await startTask(core, account, { kind: "image.save", subject: name }, async (task) => {

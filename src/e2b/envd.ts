@@ -4,6 +4,7 @@
  */
 
 import { AppError } from "@bhatti/contract/errors"
+import { limits } from "@bhatti/contract/limits"
 import type { Permission } from "@bhatti/contract/permission"
 import {
   Code,
@@ -45,6 +46,9 @@ const agentPort = "49983"
 type Bytes = { pace: undefined; read(): Promise<Uint8Array | undefined>; close(): void }
 export type EnvdAnswer = { response: Response; bytes: Bytes | undefined }
 
+/** As much input as a WebSocket may have waiting. */
+const messageBytesMax = 4 * limits.execStreamWindowBytes
+
 const callerKey = createContextKey<Caller | undefined>(undefined)
 
 const permissionOf: Record<string, Permission> = { "process.Process": "exec" }
@@ -59,7 +63,10 @@ export class Envd {
   constructor(core: Core, settings: Settings) {
     this.#core = core
     this.#settings = settings
-    const router = createConnectRouter({ grpc: false, grpcWeb: false, interceptors: [told(core)] })
+    const router = createConnectRouter({
+      ...{ grpc: false, grpcWeb: false, interceptors: [told(core)] },
+      readMaxBytes: messageBytesMax,
+    })
     const callerOf = ({ values }: HandlerContext) => {
       const caller = values.get(callerKey)
       if (!caller) throw new Error("a call has no caller")
@@ -157,20 +164,29 @@ function streamed(
   const response = new Response(null, { status, headers: header })
   if (!body) return { response, bytes: undefined }
   const pieces = body[Symbol.asyncIterator]()
-  const over = Promise.withResolvers<never>()
-  over.promise.catch(() => undefined)
-  const listening = onRevoked(revoked, (reason) => over.reject(reason))
+  let over: { reason: unknown } | undefined
+  // A promise of the end that all reads race with would keep something of each.
+  let giveUp: ((reason: unknown) => void) | undefined
+  const end = (reason: unknown) => {
+    over ??= { reason }
+    giveUp?.(over.reason)
+  }
+  const listening = onRevoked(revoked, end)
   return {
     response,
     bytes: {
       pace: undefined,
       async read() {
-        const { done, value } = await Promise.race([pieces.next(), over.promise])
+        if (over) throw over.reason
+        const { done, value } = await new Promise<IteratorResult<Uint8Array>>((resolve, reject) => {
+          giveUp = reject
+          pieces.next().then(resolve, reject)
+        })
         return done ? undefined : value
       },
       close() {
         listening[Symbol.dispose]()
-        over.reject(new Error("the answer is over"))
+        end(new Error("the answer is over"))
         stop.abort()
       },
     },

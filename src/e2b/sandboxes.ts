@@ -8,6 +8,7 @@ import { destroySandbox } from "../core/destroy.ts"
 import { editSandbox } from "../core/edit.ts"
 import { findSandbox, listSandboxes } from "../core/find.ts"
 import { findImage } from "../core/images.ts"
+import { checkPermitted, isPermitted } from "../core/permitted.ts"
 import { type CreateSandbox, describeById, describeSandboxes, type Sandbox } from "../core/sandbox.ts"
 import { findSnapshot, resumeSnapshot } from "../core/snapshots.ts"
 import { startByName, stopByName } from "../core/stop-start.ts"
@@ -63,8 +64,10 @@ async function fromSnapshot(
   if (Object.keys(env).length > 0) throw unsupported("envVars of a sandbox from a snapshot")
   const made = await resumeSnapshot(core, account, name, { secrets: [] }, { signal })
   const changes = { labelsAdd: labels, ttlSec, onTtl, ...(netPolicy && { netPolicy }) }
+  // It is the caller's new sandbox: who may create it gives it all of its settings.
+  const { scope: _, ...maker } = account
   try {
-    return await editSandbox(core, account, made.id, changes)
+    return await editSandbox(core, maker, made.id, changes)
   } catch (error) {
     await destroySandbox(core, account, made.id)
     throw error
@@ -117,6 +120,7 @@ export async function extend(asked: Asked, wireId: string, sec: number): Promise
   const { endsAt, lifetime } = await find(asked, wireId)
   const leftMs = endsAt === null ? 0 : Date.parse(endsAt) - asked.core.clock.unixMs()
   if (lifetime === null || leftMs >= sec * 1000) return
+  checkPermitted(asked.account, "edit")
   await setTimeoutOf(asked, wireId, sec)
 }
 
@@ -145,6 +149,7 @@ export async function connect(
   if (!isResumed && isStrict) throw new AppError("conflict", `sandbox "${wireId}" is already running`)
   const sec = timeoutSec ?? timeoutSecDefault
   if (isResumed) {
+    checkPermitted(account, "edit")
     // Before it runs, or the end of its former time could come first.
     const onTtl = autoPause === null || autoPause === undefined ? {} : { onTtl: onTtlOf(autoPause) }
     await editSandbox(core, account, before.id, { ttlSec: ttlOf(sec), ...onTtl })
@@ -181,7 +186,9 @@ async function hasImage(core: Core, account: Account, name: string): Promise<boo
   return record !== null || (await core.host.images.list()).some((image) => image.name === name)
 }
 
+/** Snapshots do not exist for a key without that permission. */
 async function hasSnapshot(core: Core, account: Account, name: string): Promise<boolean> {
+  if (!isPermitted(account, "snapshots")) return false
   try {
     return (await findSnapshot(core, account, name)).state === "ready"
   } catch (error) {

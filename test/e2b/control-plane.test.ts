@@ -162,3 +162,24 @@ test("without the setting nobody answers, and with it the API is as before", asy
   const response = await fetch(`${other.url}/v2/sandboxes`, { headers: { "x-api-key": apiKey } })
   expect(response.status).toBe(404)
 })
+
+test("a key that may only start sandboxes changes no lifetime, and one that only creates copies no snapshot", async () => {
+  const keyFor = async (can: string[]) =>
+    CreatedKey.parse((await own.call("POST", "/keys", { can })).body).key
+  const { sandboxID } = (await raw("POST", "/sandboxes", { templateID: "base", timeout: 600 })).body
+  expect((await raw("POST", `/sandboxes/${sandboxID}/snapshots`, { name: "kept" })).status).toBe(201)
+  await raw("POST", `/sandboxes/${sandboxID}/pause`)
+  const before = (await own.call("GET", `/sandboxes/sb_${sandboxID}`)).body as object
+
+  const power = { "x-api-key": await keyFor(["power"]) }
+  const now = { timeout: 0, autoPause: false }
+  expect((await raw("POST", `/sandboxes/${sandboxID}/resume`, now, power)).status).toBe(403)
+  expect((await raw("POST", `/sandboxes/${sandboxID}/connect`, now, power)).status).toBe(403)
+  const { ends_at } = (await own.call("GET", `/sandboxes/sb_${sandboxID}`)).body as { ends_at: string }
+  expect(Math.abs(Date.parse(ends_at) - Date.parse((before as { ends_at: string }).ends_at))).toBeLessThan(50)
+
+  const creator = { "x-api-key": await keyFor(["create"]) }
+  expect((await raw("POST", "/sandboxes", { templateID: "kept" }, creator)).status).toBe(404)
+  const both = { "x-api-key": await keyFor(["create", "snapshots"]) }
+  expect((await raw("POST", "/sandboxes", { templateID: "kept" }, both)).status).toBe(201)
+})

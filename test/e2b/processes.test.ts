@@ -130,3 +130,23 @@ test("another user's sandbox is one that is gone, and no token is none", async (
   expect((await ask(undefined)).status).toBe(401)
   expect((await ask("bht_wrong")).status).toBe(401)
 })
+
+test("a message is bounded, whether it comes alone or in a stream", async () => {
+  const { sandboxId } = await newest.Sandbox.create(options())
+  const ask = (path: string, type: string, body: Uint8Array | string) =>
+    fetch(`${own.url}/process.Process/${path}`, {
+      method: "POST",
+      headers: {
+        ...{ "e2b-sandbox-id": sandboxId, "e2b-sandbox-port": "49983", "content-type": type },
+        "x-access-token": apiKey,
+      },
+      body,
+    })
+  const text = JSON.stringify({ process: { pid: 1 }, input: { stdin: "A".repeat(16 * 1024 * 1024) } })
+  expect(await (await ask("SendInput", "application/json", text)).text()).toContain("resource_exhausted")
+  const start = Buffer.from(JSON.stringify({ process: { cmd: "A".repeat(16 * 1024 * 1024) } }))
+  const head = Buffer.alloc(5)
+  head.writeUInt32BE(start.length, 1)
+  const answer = await ask("Start", "application/connect+json", Buffer.concat([head, start]))
+  expect(await answer.text()).toContain("resource_exhausted")
+})

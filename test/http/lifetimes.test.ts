@@ -96,6 +96,18 @@ test("a pause saves it, and the next use gives it a new lifetime", async () => {
   expect(await look()).toMatchObject({ status: "running", ends_at: new Date(dayMs + 100_000).toISOString() })
 })
 
+test("what was paused at its end gets a new time with a destroy, and ends", async () => {
+  await create({ ttl: 600, on_ttl: "pause" })
+  await later(540)
+  await later(60)
+  expect(await look()).toMatchObject({ status: "stopped" })
+  await own.call("PATCH", "/sandboxes/dev", { on_ttl: "destroy" })
+  await own.call("POST", "/sandboxes/dev/start")
+  await later(540)
+  await later(60)
+  expect(await look()).toMatchObject({ code: "not_found" })
+})
+
 test("what is kept only has its events, once", async () => {
   await create({ ttl: 10, on_ttl: "keep" })
   await later(5)

@@ -8,6 +8,7 @@ import { type Permission, permissions } from "@bhatti/contract/permission"
 import { Sandbox } from "@bhatti/contract/sandbox"
 import { ErrorBody } from "@bhatti/contract/system"
 import { SocketTicket } from "@bhatti/contract/ticket"
+import { Keys } from "../../src/core/keys.ts"
 import { endpointAccess } from "../../src/http/endpoint-access.ts"
 import { type HttpApp, openHttpApp } from "../support/http-app.ts"
 import { until } from "../support/installation.ts"
@@ -179,6 +180,85 @@ test("a secret is given to a sandbox only with that permission", async () => {
   expect((await own.call("POST", "/snapshots/kept/resume", wanted, key)).status).toBe(403)
   const honest = await newKey({ can: ["create", "secrets"] })
   expect((await own.call("POST", "/sandboxes", wanted, honest)).status).toBe(201)
+})
+
+test("a key that edits neither runs commands by a service nor destroys by a time to live", async () => {
+  const key = await newKey({ can: ["edit"] })
+  const patch = async (name: string, body: object, as = key) =>
+    (await own.call("PATCH", `/sandboxes/${name}`, body, as)).status
+  await own.call("POST", "/sandboxes", { name: "edited" })
+  const services = { services_add: [{ name: "thief", command: "cat /etc/shadow" }] }
+  expect(await patch("edited", services)).toBe(403)
+  expect(await patch("edited", { services_remove: ["none"] })).toBe(403)
+  expect(await patch("edited", { ttl: 3600, on_ttl: "destroy" })).toBe(403)
+  expect(await patch("edited", { ttl: 3600, on_ttl: "pause" })).toBe(200)
+  expect(await patch("edited", { on_ttl: "destroy" })).toBe(403)
+  expect(await patch("edited", { ttl: 3600, on_ttl: "destroy" }, own.key)).toBe(200)
+  expect(await patch("edited", { ttl: 1 })).toBe(403)
+  expect(await patch("edited", { ttl: 7200 })).toBe(200)
+  expect(await patch("edited", { ttl: 0 })).toBe(200)
+  const more = await newKey({ can: ["edit", "exec", "destroy"] })
+  expect(await patch("edited", services, more)).toBe(200)
+  expect(await patch("edited", { ttl: 3600, on_ttl: "destroy" }, more)).toBe(200)
+})
+
+test("a key for images without the permission for files makes none of a sandbox", async () => {
+  const save = async (can: Permission[], name: string) =>
+    (await own.call("POST", "/sandboxes/dev/save-image", { name }, await newKey({ can }))).status
+  expect(await save(["images"], "taken:1")).toBe(403)
+  expect(await save(["images", "files"], "taken:2")).toBe(202)
+})
+
+test("a stored login at a registry is used only with the permission for secrets", async () => {
+  const login = { host: "registry.example", username: "alice", password: "stored" }
+  expect((await own.call("POST", "/registries", login)).status).toBeLessThan(300)
+  const pull = async (can: Permission[], ref: string) =>
+    await own.call("POST", "/images/pull", { ref }, await newKey({ can }))
+  const { asked } = own.host.pulls
+  const before = asked.length
+  await pull(["images"], "registry.example/one:1")
+  await pull(["images", "secrets"], "registry.example/two:1")
+  await until("both are asked for", () => asked.length >= before + 2)
+  const passwords = asked.slice(before).map(({ credential }) => credential?.password)
+  expect(passwords).toEqual([undefined, "stored"])
+})
+
+test("a key that creates learns nothing of a sandbox that exists without the permission to read", async () => {
+  const body = { name: "dev", if_not_exists: true }
+  expect((await own.call("POST", "/sandboxes", body, await newKey({ can: ["create"] }))).status).toBe(403)
+  expect((await own.call("POST", "/sandboxes", body, await newKey({ can: ["create", "read"] }))).status).toBe(
+    200,
+  )
+})
+
+test("a key's first request is not refused because keys are looked up meanwhile", async () => {
+  const { store } = own.core
+  const key = await newKey({ can: ["read"] })
+  let version = 0
+  const inLookup = Promise.withResolvers<void>()
+  const looked = Promise.withResolvers<void>()
+  const slow = {
+    ...store,
+    foreignVersion: async () => ++version,
+    users: {
+      findByKeyHash: async () => undefined,
+      validHashes: store.users.validHashes.bind(store.users),
+    },
+    apiKeys: {
+      validHashes: store.apiKeys.validHashes.bind(store.apiKeys),
+      async findAccount(hash: string) {
+        inLookup.resolve()
+        await looked.promise
+        return await store.apiKeys.findAccount(hash)
+      },
+    },
+  } as unknown as typeof store
+  const keys = new Keys(slow, { log: own.core.log, clock: own.core.clock })
+  const finding = keys.find(key)
+  await inLookup.promise
+  await keys.look()
+  looked.resolve()
+  expect((await finding)?.revoked.aborted).toBe(false)
 })
 
 /** Opens what lasts, and returns the ends of it. */
