@@ -172,12 +172,12 @@ test.skipIf(!hasGroups)(
   600_000,
 )
 
-/** Addresses of what is mapped before any machine is made. */
+/** First addresses of what is mapped before any machine is made: the heap of each grows. */
 const layoutOf = (pid: number) =>
   readFileSync(`/proc/${pid}/maps`, "utf8")
     .split("\n")
     .filter((line) => /(\.so[.\d]*|qemu-system-x86_64|\[heap\]|\[vdso\])$/.test(line))
-    .map((line) => `${line.split("-")[0]} ${line.split("/").at(-1)}`)
+    .map((line) => `${line.split("-")[0]} ${line.split(/[/ ]/).at(-1)}`)
     .filter(
       (line, index, all) => all.findIndex((other) => other.split(" ")[1] === line.split(" ")[1]) === index,
     )
