@@ -26,7 +26,7 @@ PORT = 49999
 DEFAULT = "default"
 CONTEXTS_MAX = 32
 BODY_BYTES_MAX = 16 * 1024 * 1024
-READY_SECONDS = 120
+READY_SECONDS = 600
 INTERRUPT_SECONDS = 5
 # How often a silent kernel is looked at, and after how many looks the client is told that it still runs.
 LOOK_SECONDS = 1
