@@ -102,11 +102,11 @@ test("the doctor says whether new sandboxes are forked, cloned, or wait in the p
       .map(({ status, text }) => `${status}: ${text}`)
   const forkTrial = { works: true, reason: null, build: "QEMU 9.9" }
   expect([
-    about({}, { forkTrial }),
+    about({ forks: "auto" }, { forkTrial }),
     about({ forks: "off" }, { forkTrial }),
     about({ forks: "off", pool: 0 }),
-    about({ confinement: "reduced" }),
-    about({}, { isRoot: false, data: { ...data, daemonUid: 1000 } }),
+    about({ forks: "auto", confinement: "reduced" }),
+    about({ forks: "auto" }, { isRoot: false, data: { ...data, daemonUid: 1000 } }),
   ]).toEqual([
     ["ok: new sandboxes are forked from QEMU 9.9, and none waits in a pool"],
     ["ok: off in config.yaml: new sandboxes are cloned, and some wait in the pool"],
