@@ -6,6 +6,7 @@ import type { NoticeMessage } from "@bhatti/contract/notice"
 import type { ServerWebSocket } from "bun"
 import type { Core } from "../core/core.ts"
 import { toAppError } from "../gate/errors.ts"
+import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
 import type { SocketSession, SocketState } from "./context.ts"
 import type { OutputWindow } from "./output-window.ts"
@@ -82,13 +83,22 @@ export abstract class GuestSocket<Message, Options extends GuestSocketOptions = 
     if (!this.isClosed) socket.sendText(JSON.stringify(message))
   }
 
-  /** Sends the client the sandbox's notices until it is gone. */
-  protected hearNotices(socket: Socket, send: (message: NoticeMessage) => void): void {
+  /** Finds the sandbox that the client means now: it may have another name later. */
+  protected async findSandbox(): Promise<SandboxRecord | undefined> {
     const { core, account, nameOrId } = this.options
-    if (this.isClosed) return
+    return await core.store.sandboxes.find(account, nameOrId).catch(() => undefined)
+  }
+
+  /** Sends the client the sandbox's notices until it is gone. */
+  protected hearNotices(
+    socket: Socket,
+    sandbox: SandboxRecord | undefined,
+    send: (message: NoticeMessage) => void,
+  ): void {
+    const { core } = this.options
+    if (this.isClosed || !sandbox) return
     this.#hearing = core.notices.listen({
-      account,
-      nameOrId,
+      sandboxId: sandbox.id,
       hear: ({ endsAt: ends_at, ...notice }) => {
         if (socket.readyState === WebSocket.OPEN) send({ type: "notice", ...notice, ends_at })
       },

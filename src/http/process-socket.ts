@@ -111,6 +111,7 @@ export class ProcessSocket extends GuestSocket<ExecServerMessage, Options> {
   async #run(socket: Socket, windowBytes: number | undefined, begin: () => Promise<Begun>): Promise<void> {
     const window = new OutputWindow(socket, { window: windowBytes })
     this.window = window
+    const finding = this.findSandbox()
     const beginning = begin()
     // Input may arrive while the sandbox is being found; it queues behind this.
     this.before(beginning)
@@ -122,7 +123,7 @@ export class ProcessSocket extends GuestSocket<ExecServerMessage, Options> {
     // A command that cannot start has its reason in the result.
     const attached = await process.attached.catch(() => undefined)
     if (attached) this.send(socket, startedMessage(attached))
-    this.hearNotices(socket, (notice) => this.send(socket, notice))
+    this.hearNotices(socket, await finding, (notice) => this.send(socket, notice))
     for await (const { channel, bytes, skipped, isExtra } of process.output) {
       if (isExtra) {
         this.send(socket, { type: "show", text: Buffer.from(bytes).toString() })

@@ -37,6 +37,7 @@ export class ShellSocket extends GuestSocket<ShellServerMessage, GuestSocketOpti
     const { core, account, nameOrId, query } = this.options
     const window = new OutputWindow(socket, { window: query.window })
     this.window = window
+    const finding = this.findSandbox()
     const opening = openShell(core, account, nameOrId, {
       session: query.session,
       forceNew: query.new === "true",
@@ -51,7 +52,7 @@ export class ShellSocket extends GuestSocket<ShellServerMessage, GuestSocketOpti
 
     const { id = "", name } = await session.attached
     this.send(socket, { type: "session", session_id: id, name, is_new: isNew })
-    this.hearNotices(socket, (notice) => this.send(socket, notice))
+    this.hearNotices(socket, await finding, (notice) => this.send(socket, notice))
     for await (const { bytes } of session.output) {
       if (!(await window.send(bytes))) return
     }

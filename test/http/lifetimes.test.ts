@@ -159,6 +159,23 @@ test("a command that runs is told first: a client that is connected gets a notic
   expect(messages.at(-1)).toMatchObject({ type: "error", reason: "destroyed" })
 })
 
+test("a client that is connected gets the notices of its sandbox, whatever it and others are called now", async () => {
+  await create({ ttl: 10, on_ttl: "destroy" })
+  const socket = new WebSocket(`${own.url.replace("http", "ws")}/sandboxes/dev/exec/ws`, {
+    headers: { authorization: `Bearer ${own.key}` },
+  } as never)
+  const messages: Record<string, unknown>[] = []
+  socket.onmessage = ({ data }) => void (typeof data === "string" && messages.push(JSON.parse(data)))
+  socket.onopen = () => socket.send(JSON.stringify({ cmd: ["sleep"] }))
+  await until("the command runs", () => messages.some(({ type }) => type === "started"))
+  await own.call("PATCH", "/sandboxes/dev", { name: "renamed" })
+  await create({ ttl: 4, on_ttl: "destroy" })
+  await later(5)
+  await until("the notice comes", () => messages.some(({ type }) => type === "notice"))
+  const texts = messages.filter(({ type }) => type === "notice").map(({ text }) => text)
+  expect(texts).toEqual(['sandbox "renamed" is destroyed in 5 s: its time to live ends'])
+})
+
 test("the host's time of day may jump by years: nothing ends early, and nothing is forgotten", async () => {
   await create({ ttl: 100, on_ttl: "destroy" })
   dayMs += 1e12
