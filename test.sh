@@ -95,6 +95,8 @@ long_tests() {
   KILLS=55 SEED=$RANDOM bun_tests "55 kills at random moments" test test/e2e/chaos.vm.test.ts --timeout 7200000
   ROUNDS=100 SEED=$RANDOM bun_tests "requests at the moment of a pause" test test/e2e/transitions.vm.test.ts --timeout 7200000
   check "chaos, 20 minutes" "$bun" run chaos --minutes 20 --seed "$RANDOM"
+  BUILD_KILLS=all bun_tests "builds, every kill" test test/e2e/build.vm.test.ts --timeout 3600000
+  bun_tests "rare builds" test test/long/build.test.ts --timeout 3600000
   bun_tests "sandboxes of an earlier build" test test/long/former-build.test.ts --timeout 3600000
   bun_tests "forked machines under Debian 13" test test/long/debian-13.test.ts --timeout 3600000
   bun_tests "under KVM in emulation" run test:long

@@ -9,8 +9,8 @@ import { join, resolve } from "node:path"
 import type { Image } from "@bhatti/contract/image"
 import type { Task } from "@bhatti/contract/task"
 import { isDiskName } from "../../src/lib/disk-names.ts"
-import { type BuiltTree, buildahIsThere, buildWithBuildah } from "../support/buildah.ts"
-import { readExt4Tree } from "../support/ext4-tree.ts"
+import { buildahIsThere, buildWithBuildah, tenSteps, treeOf } from "../support/buildah.ts"
+import { type FailPoint, failPointFile } from "../support/failing-daemon.ts"
 import { type Installation, install, patience, until } from "../support/installation.ts"
 import { addBusybox, linkBusybox } from "../support/made-image.ts"
 
@@ -70,48 +70,19 @@ const tasks = async () =>
 const filesIn = (...path: string[]) =>
   existsSync(join(own.dataDir, ...path)) ? readdirSync(join(own.dataDir, ...path)) : []
 const disks = () => filesIn("images").filter(isDiskName)
+const unfinished = () => filesIn("registry", "tasks")
+/** Lines with the pattern in all files of the installation. Holes of disks are not read. */
+function linesOnDisk(pattern: string): number {
+  const search = 'tar -C "$0" -cSf - . | grep -caE "$1"'
+  return Number(Bun.spawnSync(["sh", "-c", search, own.dataDir, pattern]).stdout.toString())
+}
+const steps = () => filesIn("snapshots")
 
 async function diskOf(name: string): Promise<string> {
   const { hash } = JSON.parse((await bhatti("image", "inspect", name, "--json")).stdout)
   const disk = disks().find((one) => filesIn("images", one).includes(`${hash}.raw`))
   return join(own.dataDir, "images", disk ?? "", `${hash}.raw`)
 }
-
-/** Each entry as a text, without times. */
-function treeOf(disk: string): BuiltTree {
-  const entries = [...readExt4Tree(disk)].filter(([name]) => name !== "")
-  return new Map(
-    entries.map(([name, { kind, mode, uid, gid, content, attributes }]) => [
-      Buffer.from(name, "latin1").toString(),
-      [
-        kind,
-        kind === "symlink" ? "" : (mode & 0o7777).toString(8),
-        `${uid}:${gid}`,
-        kind === "file" || kind === "symlink" ? Bun.hash(content ?? "").toString(16) : "",
-        Object.keys(attributes).join(),
-      ].join(" "),
-    ]),
-  )
-}
-
-const tenSteps = `ARG V=1
-FROM base AS tools
-RUN mkdir -p /opt/tools/bin && echo tool > /opt/tools/bin/tool && chmod 4755 /opt/tools/bin/tool
-RUN ln -s bin/tool /opt/tools/link && ln /opt/tools/bin/tool /opt/tools/hard && chown -R 5:6 /opt/tools
-FROM base
-ARG V
-ENV VERSION=$V
-WORKDIR /srv/app
-COPY src .
-COPY --chown=1001:1002 --chmod=640 conf/*.conf /etc/app/
-COPY --from=tools /opt/tools /usr/lib/tools
-COPY --from=tools /opt/tools/bin/tool /usr/bin/
-RUN echo $VERSION > version && rm run.sh && mkdir -m 1777 shared
-RUN chown ann version && touch empty && mkdir -p a/b/c
-USER ann
-RUN echo as $(id -u) > /srv/app/shared/me
-CMD ["/bin/sh"]
-`
 
 describe("a build", () => {
   test("runs its steps once, gives an image that keeps its configuration, and takes all from the cache later", async () => {
@@ -161,6 +132,75 @@ CMD ["/bin/cat", "made"]
       "drwxr-xr-x    2 1001     1002          4096 deep",
     ])
     expect((await bhatti("list", "-q")).stdout).toBe("")
+  }, 300_000)
+
+  test("runs scripts and commands with secrets in memory, unpacks archives, and links what it copies", async () => {
+    const path = directory({
+      Dockerfile: `FROM base
+RUN --mount=type=secret,id=token --mount=type=secret,id=key,target=/etc/key --mount=type=tmpfs,target=/scratch <<EOF
+cat /run/secrets/token /etc/key | wc -c > /sum
+cp /etc/key /scratch/copy
+EOF
+RUN <<EOF
+#!/bin/sh
+echo "a script of $0" > /script
+EOF
+RUN ["/bin/sh", "-c", "ls /etc /scratch /run/secrets > /left 2>&1; echo end >> /left"]
+ADD files.tar.gz /unpacked/
+COPY <<one <<two /texts/
+first
+one
+second $HOME
+two
+USER 1001
+RUN id -u > /tmp/user && test ! -e /etc/key
+`,
+      "inside/a": "in the archive\n",
+      key: "secret-of-the-key",
+    })
+    Bun.spawnSync(["tar", "-C", path, "-czf", join(path, "files.tar.gz"), "inside"])
+    const secrets = ["--secret", `id=key,src=${join(path, "key")}`, "--secret", "id=token,env=TOKEN_OF_BUILD"]
+    const built = await build(path, ...secrets)
+    expect(built.stderr).toContain("there is no variable TOKEN_OF_BUILD")
+    const again = await own.bhatti(["image", "build", "-t", "app", "--no-prepare", ...secrets, path], {
+      env: { TOKEN_OF_BUILD: "secret-of-the-token" },
+    })
+    expect([again.exitCode, again.stderr.split("\n").at(-2)]).toEqual([
+      0,
+      expect.stringContaining("RUN id -u"),
+    ])
+    const ran = await bhatti(
+      ...[
+        "run",
+        "--rm",
+        "-u",
+        "0",
+        "app",
+        "/bin/sh",
+        "-c",
+        "cat /sum /script /left /unpacked/inside/a /texts/*; cat /tmp/user",
+      ],
+    )
+    expect(
+      ran.stdout
+        .split("\n")
+        .filter((line) => !/^(group|host|hosts|hostname|machine-id|resolv.conf|)$/.test(line)),
+    ).toEqual([
+      "36",
+      "a script of /run/bhatti-build/script",
+      "ls: /scratch: No such file or directory",
+      "/etc:",
+      "passwd",
+      "/run/secrets:",
+      "end",
+      "in the archive",
+      "first",
+      "second ",
+      "1001",
+    ])
+    expect(linesOnDisk("in the archive")).not.toBe(0)
+    expect(linesOnDisk("secret-of-the-(key|token)")).toBe(0)
+    expect(own.daemonLog()).not.toContain("secret-of-the-")
   }, 300_000)
 
   test("that fails names the step, its line and its exit code, shows its output, and goes on behind the steps before", async () => {
@@ -228,6 +268,8 @@ CMD ["/bin/cat", "made"]
       console.log(`ten steps: ${Math.round(built.ms)} ms, from the cache ${Math.round(second.ms)} ms`)
       expect(second.stderr).toContain("all steps are cached")
       expect(second.ms).toBeLessThan(2000 * patience)
+      const seen = await bhatti("run", "--rm", "ten")
+      expect(seen.stdout).toBe("2\nas 1001\n")
       const theirs = buildWithBuildah(join(work, "base.tar"), path, ["--build-arg", "V=2"])
       const ours = treeOf(await diskOf("ten"))
       const ofMachine =
@@ -239,5 +281,75 @@ CMD ["/bin/cat", "made"]
       expect(ours.size).toBeGreaterThan(40)
     },
     300_000,
+  )
+
+  test("of a recipe is made once, and its program is in the memory of every sandbox", async () => {
+    const path = directory({
+      "setup.sh": "#!/bin/sh\necho made by $0 > /made\n",
+      Dockerfile: `FROM base
+LABEL sh.bhatti.start="echo $$ > /loaded; exec sleep 100000" sh.bhatti.ready="test -s /loaded"
+`,
+    })
+    const program = ["--start", "echo up > /up; exec sleep 100000", "--ready", "test -s /up"]
+    const script = ["--recipe", join(path, "setup.sh"), "--image", "base", ...program]
+    await bhatti("create", "--name", "one", ...script)
+    const second = await bhatti("create", "--name", "two", ...script)
+    expect((await bhatti("exec", "two", "--", "cat", "/made", "/up")).stdout).toBe(
+      "made by /run/bhatti-build/script\nup\n",
+    )
+    expect((await bhatti("ps", "two")).stdout).toContain("main")
+    await bhatti("create", "--name", "three", "--recipe", join(path, "Dockerfile"))
+    const keyed = await bhatti("create", "--name", "four", "--recipe", join(path, "Dockerfile"))
+    console.log(
+      `create from a recipe, the second time: ${Math.round(second.ms)} and ${Math.round(keyed.ms)} ms`,
+    )
+    const loaded = async (name: string) => (await bhatti("exec", name, "--", "cat", "/loaded")).stdout
+    expect(await loaded("four")).toBe(await loaded("three"))
+    expect((await bhatti("ps", "four")).stdout).toContain("main")
+    await bhatti("destroy", "-y", "one", "two", "three", "four")
+  }, 300_000)
+
+  test("leaves no disk of a step after a prune", async () => {
+    expect(steps().length).toBeGreaterThan(5)
+    await bhatti("image", "prune", "-y")
+    expect([steps(), await images(), disks(), unfinished()]).toEqual([[], [], [], []])
+    await bhatti("image", "import", "--name", "base", "--no-prepare", join(work, "base.tar"))
+  }, 60_000)
+})
+
+describe("a daemon that is killed during a build", () => {
+  const points: [call: string, nth: number, how: FailPoint["how"]][] = [
+    ["start", 0, "kill after"],
+    ["begin", 0, "kill after"],
+    ["pause", 0, "kill after"],
+    ["capture", 1, "kill after"],
+    ["commit", 0, "kill before"],
+    ["commit", 1, "kill after"],
+    ["makeOf", 0, "kill before"],
+    ["makeOf", 0, "kill after"],
+  ]
+  const chosen = process.env["BUILD_KILLS"] === "all" ? points : points.filter((_, index) => index % 4 === 2)
+  test.each(chosen)(
+    "at %s %i, %s, leaves no image and no builder, and the next build succeeds",
+    async (name, nth, how) => {
+      const path = directory({
+        Dockerfile: `FROM base\nRUN echo ${name} ${nth} ${how} > /a\nCOPY x /x\nRUN cat /a /x\n`,
+        x: "x\n",
+      })
+      const point: FailPoint = { call: { name, nth }, how }
+      writeFileSync(join(own.dataDir, failPointFile), JSON.stringify(point))
+      await own.bhatti(["image", "build", "-t", "killed", "--no-prepare", "--detach", path])
+      await until("the daemon is dead", () => own.daemonExitCode() !== null)
+      rmSync(join(own.dataDir, failPointFile))
+      await own.startDaemon()
+      expect((await tasks())[0]).toMatchObject({ subject: "killed", status: "interrupted" })
+      await until("no builder is left", async () => (await bhatti("list", "-q")).stdout === "")
+      expect((await images()).map((image) => image.name)).toEqual(["base"])
+      expect(unfinished()).toEqual([])
+      expect(steps().filter((id) => !id.startsWith("build_"))).toEqual([])
+      await bhatti("image", "build", "-t", "killed", "--no-prepare", path)
+      await bhatti("image", "delete", "-y", "killed")
+    },
+    180_000,
   )
 })

@@ -2,9 +2,30 @@
 
 import { lstatSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from "node:fs"
 import { join } from "node:path"
+import { readExt4Tree } from "./ext4-tree.ts"
 
 /** Each entry as a text, without times. */
 export type BuiltTree = Map<string, string>
+
+/** A Dockerfile of ten steps in two stages. */
+export const tenSteps = `ARG V=1
+FROM base AS tools
+RUN mkdir -p /opt/tools/bin && echo tool > /opt/tools/bin/tool && chmod 4755 /opt/tools/bin/tool
+RUN ln -s bin/tool /opt/tools/link && ln /opt/tools/bin/tool /opt/tools/hard && chown -R 5:6 /opt/tools
+FROM base
+ARG V
+ENV VERSION=$V
+WORKDIR /srv/app
+COPY src .
+COPY --chown=1001:1002 --chmod=640 conf/*.conf /etc/app/
+COPY --from=tools /opt/tools /usr/lib/tools
+COPY --from=tools /opt/tools/bin/tool /usr/bin/
+RUN echo $VERSION > version && rm run.sh && mkdir -m 1777 shared
+RUN chown ann version && touch empty && mkdir -p a/b/c
+USER ann
+RUN echo as $(id -u) > /srv/app/shared/me
+CMD ["/bin/cat", "/srv/app/version", "/srv/app/shared/me"]
+`
 
 export const buildahIsThere: boolean = Bun.which("buildah") !== null && process.getuid?.() === 0
 
@@ -86,4 +107,21 @@ function treeBelow(root: string): BuiltTree {
   }
   visit("")
   return tree
+}
+
+/** The tree of an image's disk. */
+export function treeOf(disk: string): BuiltTree {
+  const entries = [...readExt4Tree(disk)].filter(([name]) => name !== "")
+  return new Map(
+    entries.map(([name, { kind, mode, uid, gid, content, attributes }]) => [
+      Buffer.from(name, "latin1").toString(),
+      [
+        kind,
+        kind === "symlink" ? "" : (mode & 0o7777).toString(8),
+        `${uid}:${gid}`,
+        kind === "file" || kind === "symlink" ? Bun.hash(content ?? "").toString(16) : "",
+        Object.keys(attributes).join(),
+      ].join(" "),
+    ]),
+  )
 }
