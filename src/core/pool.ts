@@ -48,7 +48,8 @@ export class Pool implements PoolPart {
   readonly #settings: PoolSettings
   readonly #shelves = new Map<string, Shelf>()
   #creating = 0
-  #filling: Promise<void> | undefined
+  #filling: { shelf: Shelf; done: Promise<void> } | undefined
+  readonly #discarding = new Set<Promise<void>>()
   #isStopped = false
   #timer: Alarm | undefined
   #timerEndsAtMs = 0
@@ -107,8 +108,10 @@ export class Pool implements PoolPart {
   async forget(templateIds: ReadonlySet<string>): Promise<void> {
     const gone = [...this.#shelves.values()].filter(({ template }) => templateIds.has(template.id))
     for (const { template } of gone) this.#shelves.delete(template.id)
-    const ready = gone.flatMap((shelf) => shelf.ready)
-    await Promise.all(ready.map(({ id, guest }) => this.#discard(id, guest)))
+    for (const { id, guest } of gone.flatMap(({ ready }) => ready)) void this.#discard(id, guest)
+    // Each row keeps its template, also while its sandbox is being made or removed.
+    if (this.#filling && gone.includes(this.#filling.shelf)) await this.#filling.done
+    await Promise.all(this.#discarding)
   }
 
   shed(): void {
@@ -120,7 +123,7 @@ export class Pool implements PoolPart {
   async empty(): Promise<void> {
     this.#isStopped = true
     this.#timer?.cancel()
-    await this.#filling
+    await this.#filling?.done
     const all = [...this.#shelves.values()].flatMap(({ ready }) => ready)
     this.#shelves.clear()
     await Promise.all(all.map(({ id, guest }) => this.#discard(id, guest)))
@@ -155,10 +158,11 @@ export class Pool implements PoolPart {
     }
     const short = shelves.find(({ ready }, index) => ready.length < (targets[index] ?? 0))
     if (!short) return this.#tendSoon(lookAgainMs)
-    this.#filling = this.#fill(short).then((nextMs) => {
+    const done = this.#fill(short).then((nextMs) => {
       this.#filling = undefined
       this.#tendSoon(nextMs)
     })
+    this.#filling = { shelf: short, done }
   }
 
   /** Returns the wait before the next one. */
@@ -207,7 +211,13 @@ export class Pool implements PoolPart {
     return { id, template, machine, guest }
   }
 
-  async #discard(id: SandboxRecord["id"], guest: Guest): Promise<void> {
+  #discard(id: SandboxRecord["id"], guest: Guest): Promise<void> {
+    const discarding = this.#remove(id, guest).finally(() => this.#discarding.delete(discarding))
+    this.#discarding.add(discarding)
+    return discarding
+  }
+
+  async #remove(id: SandboxRecord["id"], guest: Guest): Promise<void> {
     guest.close()
     try {
       await removeById(this.#core, id)

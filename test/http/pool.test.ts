@@ -59,6 +59,35 @@ test("an image that was just pulled has machines ready before its first create, 
   expect([own.host.pulls.disks.size, own.core.pool.readyCount]).toEqual([0, 0])
 })
 
+test("an image that is deleted while a machine of it is being made takes that one along, and its disk", async () => {
+  const gate = Promise.withResolvers<void>()
+  const { start } = own.host.machines
+  const others = own.core.pool.templateIds
+  let begun = 0
+  own.host.machines.start = async (place, from) => {
+    if (from.kind === "template" && !others.includes(place.template.id)) {
+      begun++
+      await gate.promise
+    }
+    return start(place, from)
+  }
+  const pulled = await own.call("POST", "/images/pull", { ref: "registry.example/app:1", name: "app" })
+  const { task_id } = StartedTask.parse(pulled.body)
+  await until("it is pulled", async () => {
+    const { body } = await own.call("GET", `/tasks/${task_id}`)
+    return Task.parse(body).completed_at !== null
+  })
+  await until("a machine of it is being made", () => {
+    ring()
+    return begun > 0
+  })
+  const deleting = own.call("DELETE", "/images/app")
+  await until("its row is gone", async () => (await own.call("GET", "/images/app")).status === 404)
+  gate.resolve()
+  expect((await deleting).status).toBe(200)
+  expect(own.host.pulls.disks.size).toBe(0)
+})
+
 test("it is not filled while a create is going on", async () => {
   const gate = Promise.withResolvers<void>()
   const { start } = own.host.machines
