@@ -11,7 +11,7 @@ source "$root/scripts/setup.sh"
 # Only the tests run these: real terminals, shells, certificates and clients.
 test_programs=(
   tmux:tmux zsh:zsh fish:fish busybox:busybox openssl:openssl curl:curl wget:wget umoci:umoci getfattr:attr
-  musl-gcc:musl-tools
+  musl-gcc:musl-tools buildah:buildah
 )
 caddy_dir=/var/cache/bhatti/caddy
 registry_dir=/var/cache/bhatti/docker-registry
