@@ -3,7 +3,7 @@
 import { AppError } from "@bhatti/contract/errors"
 import type { ImageRecord } from "../store/images.ts"
 import type { Account } from "../store/users.ts"
-import { removeTemplatesOf } from "./clean-up.ts"
+import { removeTemplatesOf, removeTemplatesOfGone } from "./clean-up.ts"
 import type { Core, OnHost } from "./core.ts"
 import { removeUnusedDisks } from "./image-disks.ts"
 import { findImage, findOwnImage, noImage } from "./images.ts"
@@ -46,7 +46,10 @@ export async function deleteImage(core: Parts, account: Account, nameOrId: strin
   await removeRemains(core, [record])
 }
 
-/** Removes the account's images that no sandbox and no snapshot was made from; returns their names. */
+/**
+ * Removes the account's images that no sandbox and no snapshot was made from, and disks that images had before; returns
+ * the images.
+ */
 export async function pruneImages(core: Parts, account: Account): Promise<ImageRecord[]> {
   const removed: ImageRecord[] = []
   for (const record of await core.store.images.listOf(account.id)) {
@@ -58,7 +61,8 @@ export async function pruneImages(core: Parts, account: Account): Promise<ImageR
     })
     removed.push(record)
   }
-  await removeRemains(core, removed)
+  await removeTemplatesOfGone(core, { unusedForMs: 0 })
+  await removeUnusedDisks(core)
   return removed
 }
 

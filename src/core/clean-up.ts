@@ -5,6 +5,7 @@
 
 import { AppError } from "@bhatti/contract/errors"
 import { limits } from "@bhatti/contract/limits"
+import { isDiskName } from "../lib/disk-names.ts"
 import {
   ownGraceMs,
   ownToRemove,
@@ -34,8 +35,9 @@ export async function cleanUp(core: Parts, signal: AbortSignal): Promise<void> {
       await removeUnusedTemplates(core, core.clock.unixMs())
       await core.host.templates.releaseOwned({ unusedForMs: templateGraceMs })
       await removeUnusedImages(core)
-      await removeUnusedDisks(core)
       await removeOldSteps(core, core.clock.unixMs())
+      await removeTemplatesOfGone(core, { unusedForMs: templateGraceMs })
+      await removeUnusedDisks(core)
       await core.host.pulls.evictLayers()
       await core.store.tasks.removeOldOnHost(core.clock.unixMs())
       for (const qemu of await core.host.machines.removeUnusedQemus())
@@ -129,8 +131,28 @@ export async function unneededOwnTemplates(core: TemplateParts): Promise<string[
   return judged.filter(({ owner, isNeeded }) => owner !== null && !isNeeded).map(({ id }) => id)
 }
 
+/** Removes templates of users' disks that no image has any more, such as of an image's former content. */
+export async function removeTemplatesOfGone(
+  core: TemplateParts & Pick<Core, "pinnedDisks">,
+  { unusedForMs }: { unusedForMs: number },
+): Promise<void> {
+  const disks = (await core.host.images.list()).filter(({ name }) => isDiskName(name))
+  const images = await core.store.images.listOnHost()
+  const sandboxes = await core.store.sandboxes.listOnHost()
+  const used = new Set([
+    ...images.map(({ diskHash }) => diskHash),
+    ...sandboxes.map(({ imageHash }) => imageHash),
+  ])
+  const gone = disks.filter(({ name, hash }) => !used.has(hash) && !core.pinnedDisks.has(name))
+  if (gone.length > 0) await removeTemplatesOf(core, new Set(gone.map(({ hash }) => hash)), { unusedForMs })
+}
+
 /** Removes templates of images that are gone, if nothing depends on them. */
-export async function removeTemplatesOf(core: TemplateParts, hashes: ReadonlySet<string>): Promise<void> {
+export async function removeTemplatesOf(
+  core: TemplateParts,
+  hashes: ReadonlySet<string>,
+  { unusedForMs }: { unusedForMs: number } = { unusedForMs: 0 },
+): Promise<void> {
   const of = (await core.host.templates.measure()).filter(({ imageHash }) => hashes.has(imageHash))
   const ids = new Set(of.map(({ id }) => id))
   await core.pool.forget(ids)
@@ -139,7 +161,7 @@ export async function removeTemplatesOf(core: TemplateParts, hashes: ReadonlySet
   await removeTemplates(
     core,
     unneeded.map(({ id }) => id),
-    0,
+    unusedForMs,
   )
 }
 

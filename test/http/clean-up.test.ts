@@ -4,8 +4,10 @@
  */
 
 import { afterEach, beforeEach, expect, test } from "bun:test"
+import { StartedTask, Task } from "@bhatti/contract/task"
 import { removeUnusedImages, removeUnusedTemplates } from "../../src/core/clean-up.ts"
 import { type HttpApp, openHttpApp } from "../support/http-app.ts"
+import { until } from "../support/installation.ts"
 
 let own: HttpApp
 beforeEach(async () => {
@@ -46,6 +48,27 @@ test("within the budget nothing is removed", async () => {
   await own.call("DELETE", "/sandboxes/one")
   await removeUnusedTemplates(own.core, Date.now())
   expect(await left()).toHaveLength(1)
+})
+
+test("the template of what an image was before is removed by a prune with its disk, unless a sandbox lies on it", async () => {
+  const pull = async (version: string) => {
+    own.host.pulls.version = version
+    const { body } = await own.call("POST", "/images/pull", { ref: "registry.example/app:1", name: "app" })
+    const { task_id } = StartedTask.parse(body)
+    await until("it is pulled", async () => {
+      const { completed_at } = Task.parse((await own.call("GET", `/tasks/${task_id}`)).body)
+      return completed_at !== null
+    })
+    expect((await own.call("POST", "/sandboxes", { name: `of-${version}`, image: "app" })).status).toBe(201)
+  }
+  for (const version of ["1", "2", "3"]) await pull(version)
+  for (const name of ["of-2", "of-3"]) await own.call("DELETE", `/sandboxes/${name}`)
+  expect(own.host.pulls.disks.size).toBe(3)
+  await own.call("POST", "/images/prune")
+  expect([own.host.pulls.disks.size, (await left()).length]).toEqual([2, 2])
+  await own.call("DELETE", "/sandboxes/of-1")
+  await own.call("POST", "/images/prune")
+  expect([own.host.pulls.disks.size, await left()]).toEqual([0, []])
 })
 
 test("what was set aside keeps its template, and all are kept where that cannot be told", async () => {

@@ -568,9 +568,10 @@ export function fakeHost(): FakeHost {
       },
       async list() {
         if (host.imagesMissing) return []
-        return [limits.imageDefault, ...host.installedImages].map((name) => ({
+        const names = [limits.imageDefault, ...host.installedImages, ...host.pulls.disks.keys()]
+        return names.map((name) => ({
           name,
-          hash: "image",
+          hash: host.pulls.disks.get(name)?.hash ?? "image",
           diskMib: 8192,
           usedMib: 700,
           kernelVersion: "6.1.0",
