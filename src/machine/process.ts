@@ -115,7 +115,7 @@ export type Confinement = {
 /**
  * A single heap for all threads, in small pages: the kernel would fill the gaps of a heap in large pages, although
  * QEMU has freed them. Large blocks always get a mapping of their own. By default they get it only until the first one
- * is freed, and then the tables that QEMU makes and frees while it starts leave 4 MB of gaps.
+ * is freed, and then the tables that QEMU makes and frees while it starts leave gaps.
  */
 const heapSettings = [
   "glibc.malloc.arena_max=1",
