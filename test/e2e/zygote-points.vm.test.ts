@@ -32,6 +32,7 @@ beforeAll(async () => {
   own = await install({ serve: [process.execPath, daemon], config })
   requests = new Requests(own)
   expect(await create("cloned")).toBe("template")
+  await createAndDestroy("asks-again")
   await zygoteServes()
   expect(await create("kept")).toBe("fork")
   for (const name of ["cloned", "kept"]) await requests.output(name, `echo ${name} > /dev/shm/nonce`)
@@ -45,6 +46,17 @@ async function create(name: string): Promise<string | undefined> {
   expect([name, status, status === 201 ? "" : body]).toEqual([name, 201, ""])
   const events = await requests.send("GET", `/events?sandbox=${name}&type=sandbox.created`)
   return (events.body as { meta: { from: string } }[]).at(-1)?.meta.from
+}
+
+async function createAndDestroy(name: string): Promise<void> {
+  await create(name)
+  expect((await requests.destroy(name)).status).toBe(200)
+}
+
+/** A daemon makes a zygote for a template that is used twice; the caller's create is the second one. */
+async function startAgain(): Promise<void> {
+  await own.startDaemon()
+  await createAndDestroy(`asks-${rounds++}`)
 }
 
 const zygoteServes = () =>
@@ -85,17 +97,15 @@ async function giveUpZygote(): Promise<void> {
 async function forgetFailures(): Promise<void> {
   if (!runsAll) return
   await own.stopDaemon("SIGTERM")
-  await own.startDaemon()
-  const name = `renews-${rounds++}`
-  await create(name)
-  await requests.destroy(name)
+  await startAgain()
+  await createAndDestroy(`renews-${rounds++}`)
   await zygoteServes()
 }
 
 /** Whatever was killed. */
 async function isAsBefore(what: string): Promise<void> {
   disarm()
-  if (isDead()) await own.startDaemon()
+  if (isDead()) await startAgain()
   const next = `next-${rounds++}`
   await create(next)
   expect([what, await requests.output(next, "hostname")]).toEqual([what, `${next}\n`])
@@ -179,7 +189,7 @@ describe.skipIf(!isRoot)("at every step of a fork", () => {
         expect([what, status]).toEqual([what, how === "kill zygotes after" ? 201 : 0])
         if (how !== "kill zygotes after") {
           await until(`${what}: the daemon is dead`, isDead)
-          await own.startDaemon()
+          await startAgain()
         }
         if (await requests.show(name)) {
           expect([what, await requests.output(name, "hostname")]).toEqual([what, `${name}\n`])
