@@ -74,7 +74,7 @@ export async function installHostImage(
 
 async function install(core: ForInstall, account: Account, name: string, task: RunningTask): Promise<void> {
   let build = core.hostImageBuilds.get(name)
-  // One whose last task was cancelled ends first.
+  // A build whose last task was cancelled ends first.
   while (build?.stop.signal.aborted) {
     await unlessAborted(build.done, task.signal).catch(() => task.signal.throwIfAborted())
     build = core.hostImageBuilds.get(name)

@@ -114,7 +114,7 @@ async function failingServices(
   const states = await guest.ask({ op: "listServices" }, { deadlineMs: pingDeadlineMs }).catch(() => [])
   return (
     states
-      // One that somebody stopped may have failed before.
+      // A service that somebody stopped may have failed before.
       .filter(({ state, isFailing, failure }) => state !== "stopped" && (isFailing || failure !== null))
       .map((state) => ({ name: state.name, restarts: state.restarts, reason: reasonOf(state) }))
   )
