@@ -154,7 +154,9 @@ export const sessionPrograms: Record<SessionProgram, Program> = {
   async *echo(process) {
     while (!process.shown.endsWith("exit\n")) {
       const bytes = await process.read()
-      if (bytes !== undefined) yield { channel: "stdout", bytes }
+      // As a shell ends with its input.
+      if (bytes === undefined) return 0
+      yield { channel: "stdout", bytes }
     }
     return 0
   },
@@ -165,7 +167,9 @@ export const sessionPrograms: Record<SessionProgram, Program> = {
       await process.until(() => process.isReadable || process.news.length > 0)
       for (const text of process.news.splice(0)) yield line(text)
       if (!process.isReadable) continue
-      for (const key of (await process.read()) ?? []) {
+      const keys = await process.read()
+      if (keys === undefined) return 0
+      for (const key of keys) {
         const letter = String.fromCharCode(key)
         if (letter === "q") return 5
         if (letter === "e") process.breakDriver(new AppError("limit_exceeded", "too much is typed"))
