@@ -7,7 +7,7 @@ import { cacheDir, type Installation, install } from "../support/installation.ts
 
 let own: Installation
 beforeAll(async () => {
-  own = await install()
+  own = await install({ config: "images_at_need: false\n" })
   expect((await own.bhatti(["create", "--name", "dev", "--memory", "1024"])).exitCode).toBe(0)
 }, 600_000)
 afterAll(async () => {
