@@ -57,6 +57,30 @@ async function untilEnd(client: Client, id: string, show: (task: Task) => Promis
   }
 }
 
+/**
+ * For commands that have just begun a task: with --detach it prints the id. Returns the task that has ended, or the
+ * command's exit code if there is nothing more to say.
+ */
+export async function followStarted(
+  context: Context,
+  started: { task_id: string | null },
+  options: { isDetached: boolean; isQuiet: boolean; isJson: boolean },
+): Promise<Task | { exitCode: number }> {
+  const { out } = context
+  const id = started.task_id ?? ""
+  if (!options.isDetached)
+    return await followTask(context, id, {
+      isQuiet: options.isQuiet || options.isJson,
+      isCancelledBySignals: true,
+    })
+  if (options.isJson) await out.json(started)
+  else {
+    await out.result(id)
+    await out.hint(`  try: bhatti task wait ${id}`)
+  }
+  return { exitCode: 0 }
+}
+
 /** Throws what the task failed with. */
 export function resultOf(task: Task): NonNullable<Task["result"]> {
   if (task.status === "done" && task.result !== null) return task.result

@@ -1,6 +1,7 @@
 /** Disks of users' images: removed when no row, template or task needs them. */
 
 import type { Core, OnHost } from "./core.ts"
+import type { NewEvent } from "./events.ts"
 
 type Parts = Pick<Core, "log" | "pinnedDisks" | "store"> & OnHost<"pulls" | "templates">
 
@@ -28,8 +29,13 @@ export async function removeUnusedDisks(core: Parts): Promise<void> {
     core.log.info({ image: name }, "removed the disk of an image that nothing needs")
 }
 
-/** A disk that was made, but got no image, counts for nobody. */
-export async function removeDiskOfFailed(core: Parts): Promise<void> {
+/** Ends a task that was to make an image: a failure is told, and a disk that got no image counts for nobody. */
+export async function giveUpImage(
+  core: Parts & Pick<Core, "events">,
+  { signal }: { signal: AbortSignal },
+  { image, ...about }: Omit<NewEvent, "meta"> & { image: string },
+): Promise<void> {
+  if (!signal.aborted) core.events.record({ ...about, meta: { by: "user", image } })
   await removeUnusedDisks(core).catch((error: unknown) =>
     core.log.error({ error }, "the disk of a failed image was not removed"),
   )

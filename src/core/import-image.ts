@@ -7,7 +7,7 @@ import type { TaskRecord } from "../store/tasks.ts"
 import type { Account } from "../store/users.ts"
 import { checkSpace } from "./create-checks.ts"
 import type { ImportedArchive } from "./host.ts"
-import { pinDisk, removeDiskOfFailed } from "./image-disks.ts"
+import { giveUpImage, pinDisk } from "./image-disks.ts"
 import { unpackedMib, withImageRoom, withinQuota } from "./image-room.ts"
 import { checkNewName, contentOf, type ForPull, prepareImage } from "./pull.ts"
 import { type RunningTask, startTask } from "./tasks.ts"
@@ -32,13 +32,7 @@ export async function importImage(core: ForPull, account: Account, input: Import
     try {
       return await makeImage(core, account, { ...input, archive }, task)
     } catch (error) {
-      if (!task.signal.aborted)
-        core.events.record({
-          type: "image.import_failed",
-          userId: account.id,
-          meta: { by: "user", image: name },
-        })
-      await removeDiskOfFailed(core)
+      await giveUpImage(core, task, { type: "image.import_failed", userId: account.id, image: name })
       throw error
     }
   })

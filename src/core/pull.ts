@@ -14,7 +14,7 @@ import type { Account } from "../store/users.ts"
 import type { Core, ForTemplate, OnHost } from "./core.ts"
 import { checkSpace } from "./create-checks.ts"
 import type { MadeImage } from "./host.ts"
-import { pinDisk, removeDiskOfFailed } from "./image-disks.ts"
+import { giveUpImage, pinDisk } from "./image-disks.ts"
 import { unpackedMib, withImageRoom } from "./image-room.ts"
 import { loginAt } from "./registry-logins.ts"
 import { type RunningTask, startTask } from "./tasks.ts"
@@ -68,13 +68,7 @@ export async function pullImage(
       })
       return { image: name, id: image.id, digest: image.manifestDigest ?? "" }
     } catch (error) {
-      if (!task.signal.aborted)
-        core.events.record({
-          type: "image.pull_failed",
-          userId: account.id,
-          meta: { by: "user", image: name },
-        })
-      await removeDiskOfFailed(core)
+      await giveUpImage(core, task, { type: "image.pull_failed", userId: account.id, image: name })
       throw error
     }
   })

@@ -13,7 +13,7 @@ import { checkSpace } from "./create-checks.ts"
 import { findSandbox } from "./find.ts"
 import { abandonDraft } from "./fork.ts"
 import type { PackedAbout } from "./host.ts"
-import { pinDisk, removeDiskOfFailed } from "./image-disks.ts"
+import { giveUpImage, pinDisk } from "./image-disks.ts"
 import { withImageRoom } from "./image-room.ts"
 import { templateOf } from "./machine-of.ts"
 import { checkPermitted } from "./permitted.ts"
@@ -72,14 +72,12 @@ export async function saveImage(
       })
       return { image: name, id: image.id, digest }
     } catch (error) {
-      if (!task.signal.aborted)
-        core.events.record({
-          type: "image.save_failed",
-          userId: account.id,
-          sandbox: source,
-          meta: { by: "user", image: name },
-        })
-      await removeDiskOfFailed(core)
+      await giveUpImage(core, task, {
+        type: "image.save_failed",
+        userId: account.id,
+        sandbox: source,
+        image: name,
+      })
       throw error
     }
   })

@@ -6,7 +6,7 @@ import { AppError } from "@bhatti/contract/errors"
 import { errorCodeOf } from "../../lib/error-code.ts"
 import { buildBody, ignoreRulesOf, packDirectory } from "../build-directory.ts"
 import { command } from "../command.ts"
-import { followTask, resultOf } from "../follow-task.ts"
+import { followStarted, resultOf } from "../follow-task.ts"
 import { sizeOptions } from "../sandbox-size.ts"
 import { readInputText } from "../standard-input.ts"
 import { secondsText } from "../words.ts"
@@ -76,10 +76,8 @@ The whole file is checked before anything runs; an instruction that is not suppo
     const started = await client.buildImage({
       bytes: buildBody(asked, packDirectory(resolve(directory), rules)),
     })
-    const id = started.task_id ?? ""
-    if (options.detach) return await (isJson ? out.json(started) : out.result(id))
-    const isQuiet = options.quiet || isJson
-    const task = await followTask({ client, out }, id, { isQuiet, isCancelledBySignals: true })
+    const how = { isDetached: options.detach, isQuiet: options.quiet, isJson }
+    const task = await followStarted({ client, out }, started, how)
     if ("exitCode" in task) return task.exitCode
     const { image } = resultOf(task)
     if (isJson) return await out.json(task)

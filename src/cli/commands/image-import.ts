@@ -4,7 +4,7 @@ import { open } from "node:fs/promises"
 import { AppError } from "@bhatti/contract/errors"
 import { errorCodeOf } from "../../lib/error-code.ts"
 import { command } from "../command.ts"
-import { followTask, resultOf } from "../follow-task.ts"
+import { followStarted, resultOf } from "../follow-task.ts"
 import { readInput } from "../standard-input.ts"
 import { secondsText } from "../words.ts"
 
@@ -33,10 +33,8 @@ plain or compressed with gzip or zstd; its content decides. - is standard input.
       query: { name: options.name, prepare: options.noPrepare ? "false" : "true" },
       bytes,
     })
-    const id = started.task_id ?? ""
-    if (options.detach) return await (isJson ? out.json(started) : out.result(id))
-    const isQuiet = options.quiet || isJson
-    const task = await followTask({ client, out }, id, { isQuiet, isCancelledBySignals: true })
+    const how = { isDetached: options.detach, isQuiet: options.quiet, isJson }
+    const task = await followStarted({ client, out }, started, how)
     if ("exitCode" in task) return task.exitCode
     const { image, replaced } = resultOf(task)
     if (isJson) return await out.json(task)

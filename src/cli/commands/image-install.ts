@@ -1,7 +1,7 @@
 /** `bhatti image install`. */
 
 import { command } from "../command.ts"
-import { followTask, resultOf } from "../follow-task.ts"
+import { followStarted, resultOf } from "../follow-task.ts"
 import { secondsText } from "../words.ts"
 
 export const imageInstall = command({
@@ -22,13 +22,8 @@ cancels it, unless another user waits for it too.`,
       if (isJson) return await out.json(started)
       return await out.result(options.quiet ? image : `image/${image} unchanged (already installed)`)
     }
-    if (options.detach) {
-      if (isJson) return await out.json(started)
-      await out.result(started.task_id)
-      return await out.hint(`  try: bhatti task wait ${started.task_id}`)
-    }
-    const isQuiet = options.quiet || isJson
-    const task = await followTask({ client, out }, started.task_id, { isQuiet, isCancelledBySignals: true })
+    const how = { isDetached: options.detach, isQuiet: options.quiet, isJson }
+    const task = await followStarted({ client, out }, started, how)
     if ("exitCode" in task) return task.exitCode
     resultOf(task)
     if (isJson) return await out.json(task)

@@ -1,7 +1,7 @@
 /** `bhatti image pull`. */
 
 import { command } from "../command.ts"
-import { followTask, resultOf } from "../follow-task.ts"
+import { followStarted, resultOf } from "../follow-task.ts"
 import { credentialFor, readCredential } from "../registry-credentials.ts"
 import { secondsText } from "../words.ts"
 
@@ -45,13 +45,8 @@ sent with this request and not stored. Without any, a login of bhatti registry l
         options.quiet ? started.image : `image/${started.image} unchanged (already here)`,
       )
     }
-    if (options.detach) {
-      if (isJson) return await out.json(started)
-      await out.result(started.task_id)
-      return await out.hint(`  try: bhatti task wait ${started.task_id}`)
-    }
-    const isQuiet = options.quiet || isJson
-    const task = await followTask({ client, out }, started.task_id, { isQuiet, isCancelledBySignals: true })
+    const how = { isDetached: options.detach, isQuiet: options.quiet, isJson }
+    const task = await followStarted({ client, out }, started, how)
     if ("exitCode" in task) return task.exitCode
     const { image, digest } = resultOf(task)
     if (isJson) return await out.json(task)

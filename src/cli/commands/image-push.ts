@@ -1,7 +1,7 @@
 /** `bhatti image push`. */
 
 import { command } from "../command.ts"
-import { followTask, resultOf } from "../follow-task.ts"
+import { followStarted, resultOf } from "../follow-task.ts"
 import { credentialFor, readCredential } from "../registry-credentials.ts"
 import { secondsText } from "../words.ts"
 
@@ -29,14 +29,8 @@ Credentials come from this machine, as for image pull. Ctrl-C cancels the push.`
       params: { name: image },
       body: { ref: reference, ...(auth !== undefined && { auth }) },
     })
-    const id = started.task_id ?? ""
-    if (options.detach) {
-      if (isJson) return await out.json(started)
-      await out.result(id)
-      return await out.hint(`  try: bhatti task wait ${id}`)
-    }
-    const isQuiet = options.quiet || isJson
-    const task = await followTask({ client, out }, id, { isQuiet, isCancelledBySignals: true })
+    const how = { isDetached: options.detach, isQuiet: options.quiet, isJson }
+    const task = await followStarted({ client, out }, started, how)
     if ("exitCode" in task) return task.exitCode
     const { digest } = resultOf(task)
     if (isJson) return await out.json(task)

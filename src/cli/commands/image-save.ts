@@ -2,7 +2,7 @@
 
 import { AppError } from "@bhatti/contract/errors"
 import { command } from "../command.ts"
-import { followTask, resultOf } from "../follow-task.ts"
+import { followStarted, resultOf } from "../follow-task.ts"
 import { secondsText } from "../words.ts"
 
 export const imageSave = command({
@@ -65,14 +65,8 @@ The configuration is that of the image that the sandbox was made from. --cmd and
         },
       },
     })
-    const id = started.task_id ?? ""
-    if (options.detach) {
-      if (isJson) return await out.json(started)
-      await out.result(id)
-      return await out.hint(`  try: bhatti task wait ${id}`)
-    }
-    const isQuiet = options.quiet || isJson
-    const task = await followTask({ client, out }, id, { isQuiet, isCancelledBySignals: true })
+    const how = { isDetached: options.detach, isQuiet: options.quiet, isJson }
+    const task = await followStarted({ client, out }, started, how)
     if ("exitCode" in task) return task.exitCode
     const { image } = resultOf(task)
     if (isJson) return await out.json(task)

@@ -13,7 +13,7 @@ import type { TaskProgress, TaskRecord } from "../../store/tasks.ts"
 import type { Account } from "../../store/users.ts"
 import { checkSizeLimits, checkSpace } from "../create-checks.ts"
 import type { BuildContext, Image, ImagePrograms, MadeImage } from "../host.ts"
-import { pinDisk, removeDiskOfFailed } from "../image-disks.ts"
+import { giveUpImage, pinDisk } from "../image-disks.ts"
 import { findImage } from "../images.ts"
 import { checkNewName, contentOf, prepareImage, pullForBuild } from "../pull.ts"
 import { type RunningTask, startTask } from "../tasks.ts"
@@ -62,13 +62,7 @@ export async function buildImage(core: ForBuild, account: Account, input: BuildI
     try {
       return await build(core, account, { ...input, size, file, target, directory: context }, task)
     } catch (error) {
-      if (!task.signal.aborted)
-        core.events.record({
-          type: "image.build_failed",
-          userId: account.id,
-          meta: { by: "user", image: name },
-        })
-      await removeDiskOfFailed(core)
+      await giveUpImage(core, task, { type: "image.build_failed", userId: account.id, image: name })
       throw error
     }
   })
