@@ -8,7 +8,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import { join } from "node:path"
 import type { Sandbox } from "@bhatti/contract/sandbox"
 import { binary, cacheDir, type Installation, install } from "../support/installation.ts"
-import { installPostgres, postgres } from "../support/postgres-image.ts"
+import { installPostgres, postgresWithoutHook } from "../support/postgres-image.ts"
 
 const isAsked = process.env["BHATTI_TEST_LONG"] === "1"
 if (!isAsked) console.error("BHATTI_TEST_LONG=1 also makes an image with PostgreSQL and clones it")
@@ -60,16 +60,8 @@ describe.skipIf(!isAsked)("PostgreSQL in a template", () => {
   }
   const median = (values: number[]) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0
 
-  /** The image's own commands, without its hook: running a program in a fresh machine costs as much as a create. */
-  const { start = "", ready = "" } = postgres.programs ?? {}
-  const bare = [
-    "--image",
-    "postgres",
-    "--start",
-    `sudo rm -r /etc/bhatti/clone.d\n${start}`,
-    "--ready",
-    ready,
-  ]
+  /** Running a program in a fresh machine costs as much as a create. */
+  const bare = ["--image", postgresWithoutHook.name]
   const size = ["--memory", "768"]
 
   test("ten clones of a running database answer at once, differ, and are made as fast as plain ones", async () => {
