@@ -118,7 +118,7 @@ export class Zygotes<Guest extends { close(): void }> {
     await stopZygote(directory, { deadlineMs: stopDeadlineMs })
   }
 
-  /** Returns the error of a fork that failed: the machine has to be cloned. */
+  /** Returns the error of a fork that failed: the machine has to be cloned, from the template's empty disk. */
   async tryFork(
     zygote: Zygote,
     resources: ForkResources,
@@ -128,18 +128,18 @@ export class Zygotes<Guest extends { close(): void }> {
       this.#options.watch(forked.machine)
       return forked
     } catch (error) {
+      await replaceFile(resources.template.blankOverlayPath, resources.overlayPath)
       return { error }
     }
   }
 
   /**
    * Makes a machine, which runs when this returns, with its guest connected. Its disk, at `overlayPath`, is a copy of
-   * the zygote's: QEMU's knowledge of its tables must be true. If the fork fails, the disk is the template's empty one
-   * again, and no process is left.
+   * the zygote's: QEMU's knowledge of its tables must be true. If the fork fails, no process is left.
    */
   async fork(zygote: Zygote, resources: ForkResources): Promise<{ machine: Machine; guest: Guest }> {
     const { connect, starter, killIn } = this.#options
-    const { directory, overlayPath, template } = resources
+    const { directory, overlayPath } = resources
     try {
       await writePlugged(directory, [])
       await replaceFile(diskPathOf(zygote.directory), overlayPath)
@@ -150,7 +150,6 @@ export class Zygotes<Guest extends { close(): void }> {
       )
     } catch (error) {
       await killIn(directory)
-      await replaceFile(template.blankOverlayPath, overlayPath)
       throw error
     }
   }

@@ -93,7 +93,7 @@ test("a release archive installs with neither network, npm, Go nor a compiler, a
       new Response(child.stderr).text(),
       child.exited,
     ])
-    expect([exitCode, exitCode === 0 ? "" : stderr]).toEqual([0, ""])
+    expect([exitCode, exitCode === 0 ? "" : `${stdout.slice(-3000)}\n${stderr}`]).toEqual([0, ""])
     const shown: Record<string, string[]> = Object.fromEntries(
       stdout
         .split(/^== /m)
