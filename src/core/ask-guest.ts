@@ -10,6 +10,7 @@ import type { ForRequest } from "./core.ts"
 const kinds = {
   ports: { what: "ports", deadlineMs: answerDeadlineMs },
   statFile: { what: "a file operation", deadlineMs: answerDeadlineMs },
+  findOwner: { what: "a file operation", deadlineMs: answerDeadlineMs },
   moveFile: { what: "a file operation", deadlineMs: answerDeadlineMs },
   /** Listing a hundred thousand entries takes an emulated guest a while. */
   listFiles: { what: "a file operation", deadlineMs: 60_000 },

@@ -14,10 +14,11 @@ import { logRequest, requestIdOf } from "../gate/request.ts"
 import type { RequestKind, RequestRates } from "../gate/request-rates.ts"
 import { unlessRevoked } from "../gate/revocation.ts"
 import { parseStrictJson } from "../lib/strict-json.ts"
-import { Envd, type EnvdAnswer } from "./envd.ts"
+import { Envd } from "./envd.ts"
 import { errorResponse, noSuchEndpoint } from "./errors.ts"
 import { keyOf } from "./ids.ts"
 import { type Route, routes } from "./routes.ts"
+import type { EnvdAnswer } from "./streamed.ts"
 
 const keyHeader = "x-api-key"
 

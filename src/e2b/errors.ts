@@ -20,6 +20,12 @@ export function errorResponse(
   return Response.json({ code, message }, { status: code, headers })
 }
 
+/** An unknown user of the guest is the SDKs' authentication error. */
+export function fileError(error: unknown, options: Parameters<typeof errorResponse>[1]): Response {
+  const isUnknownUser = error instanceof AppError && error.reason === "no_user"
+  return errorResponse(isUnknownUser ? error.but({ code: "unauthenticated" }) : error, options)
+}
+
 export function noSuchEndpoint(method: string, path: string): AppError {
   return new AppError("not_found", `no such endpoint: ${method} ${path}`)
 }

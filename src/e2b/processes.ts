@@ -13,11 +13,10 @@ import {
   startDetached,
 } from "../core/kept-processes.ts"
 import type { Caller } from "./caller.ts"
+import { keepaliveMs, withQuiet } from "./keepalive.ts"
 
 /** The end of a process is told to clients that come so long afterwards. */
 const retainMs = 30_000
-const keepaliveSecDefault = 90
-const keepaliveSecMax = 3600
 const killed = new Map([
   ["KILL", "killed"],
   ["TERM", "terminated"],
@@ -169,7 +168,7 @@ async function* events(
   try {
     if (signal.aborted) stop()
     yield event("start", { pid })
-    const quietMs = keepaliveMs(requestHeader.get("keepalive-ping-interval"))
+    const quietMs = keepaliveMs(requestHeader)
     for await (const chunk of withQuiet(running.output, quietMs)) {
       if (chunk === "quiet") yield event("keepalive", {})
       else if (chunk.bytes.length > 0) {
@@ -194,32 +193,6 @@ async function* events(
 function limitSec({ timeoutMs }: HandlerContext): number | undefined {
   const leftMs = timeoutMs()
   return leftMs === undefined ? undefined : Math.max(1, leftMs) / 1000
-}
-
-function keepaliveMs(given: string | null): number {
-  const sec = Number(given ?? keepaliveSecDefault)
-  return (sec >= 1 && sec <= keepaliveSecMax ? sec : keepaliveSecDefault) * 1000
-}
-
-/** Yields "quiet" whenever nothing has come for so long. */
-async function* withQuiet<T>(source: AsyncIterable<T>, quietMs: number): AsyncGenerator<T | "quiet"> {
-  const items = source[Symbol.asyncIterator]()
-  try {
-    let next = items.next()
-    for (;;) {
-      const quiet = Promise.withResolvers<"quiet">()
-      const timer = setTimeout(() => quiet.resolve("quiet"), quietMs)
-      const item = await Promise.race([next, quiet.promise]).finally(() => clearTimeout(timer))
-      if (item === "quiet") yield "quiet"
-      else if (item.done) return
-      else {
-        yield item.value
-        next = items.next()
-      }
-    }
-  } finally {
-    void items.return?.()
-  }
 }
 
 function endOf({ exitCode, signal }: ProcessEnd) {

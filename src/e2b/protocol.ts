@@ -9,6 +9,7 @@ import {
   type DescriptorProto,
   DescriptorProtoSchema,
   FileDescriptorProtoSchema,
+  file_google_protobuf_timestamp,
   FieldDescriptorProto_Label as Label,
   FieldDescriptorProto_Type as Type,
 } from "@bufbuild/protobuf/wkt"
@@ -25,6 +26,9 @@ const scalars: Record<string, Type> = {
   int64: Type.INT64,
   sint32: Type.SINT32,
 }
+
+/** Messages of others. */
+const known: Record<string, string> = { Timestamp: ".google.protobuf.Timestamp" }
 
 const processMessages: Record<string, Fields> = {
   Size: { "1 cols": "uint32", "2 rows": "uint32" },
@@ -73,6 +77,76 @@ export const processService = serviceOf("process", "Process", {
   enums: { Signal: signals },
 })
 
+const filesystemMessages: Record<string, Fields> = {
+  EntryInfo: {
+    "1 name": "string",
+    "2 type": "FileType",
+    "3 path": "string",
+    "4 size": "int64",
+    "5 mode": "uint32",
+    "6 permissions": "string",
+    "7 owner": "string",
+    "8 group": "string",
+    "9 modified_time": "Timestamp",
+    "10 symlink_target?": "string",
+    "11 metadata": "{}",
+  },
+  PathRequest: { "1 path": "string" },
+  MoveRequest: { "1 source": "string", "2 destination": "string" },
+  EntryResponse: { "1 entry": "EntryInfo" },
+  ListDirRequest: { "1 path": "string", "2 depth": "uint32" },
+  ListDirResponse: { "1 entries": "EntryInfo[]" },
+  WatchRequest: {
+    "1 path": "string",
+    "2 recursive": "bool",
+    "3 include_entry": "bool",
+    "4 allow_network_mounts": "bool",
+  },
+  FilesystemEvent: { "1 name": "string", "2 type": "EventType", "3 entry?": "EntryInfo" },
+  WatchDirResponse: {
+    "1 event.start": "Empty",
+    "2 event.filesystem": "FilesystemEvent",
+    "3 event.keepalive": "Empty",
+  },
+  CreateWatcherResponse: { "1 watcher_id": "string" },
+  WatcherRequest: { "1 watcher_id": "string" },
+  GetWatcherEventsResponse: { "1 events": "FilesystemEvent[]" },
+  Empty: {},
+}
+
+const filesystemMethods: Methods = {
+  Stat: ["PathRequest", "EntryResponse"],
+  MakeDir: ["PathRequest", "EntryResponse"],
+  Move: ["MoveRequest", "EntryResponse"],
+  ListDir: ["ListDirRequest", "ListDirResponse"],
+  Remove: ["PathRequest", "Empty"],
+  WatchDir: ["WatchRequest", "WatchDirResponse", "stream"],
+  CreateWatcher: ["WatchRequest", "CreateWatcherResponse"],
+  GetWatcherEvents: ["WatcherRequest", "GetWatcherEventsResponse"],
+  RemoveWatcher: ["WatcherRequest", "Empty"],
+}
+
+const fileTypes = {
+  FILE_TYPE_UNSPECIFIED: 0,
+  FILE_TYPE_FILE: 1,
+  FILE_TYPE_DIRECTORY: 2,
+  FILE_TYPE_SYMLINK: 3,
+}
+const eventTypes = {
+  EVENT_TYPE_UNSPECIFIED: 0,
+  EVENT_TYPE_CREATE: 1,
+  EVENT_TYPE_WRITE: 2,
+  EVENT_TYPE_REMOVE: 3,
+  EVENT_TYPE_RENAME: 4,
+  EVENT_TYPE_CHMOD: 5,
+}
+
+export const filesystemService = serviceOf("filesystem", "Filesystem", {
+  messages: filesystemMessages,
+  methods: filesystemMethods,
+  enums: { FileType: fileTypes, EventType: eventTypes },
+})
+
 function serviceOf(
   pack: string,
   name: string,
@@ -86,6 +160,7 @@ function serviceOf(
     name: `${pack}.proto`,
     package: pack,
     syntax: "proto3",
+    dependency: [file_google_protobuf_timestamp.proto.name],
     messageType: Object.entries(messages).map(([message, fields]) => messageOf(pack, message, fields, enums)),
     enumType: Object.entries(enums).map(([one, values]) => ({
       name: one,
@@ -103,7 +178,7 @@ function serviceOf(
       },
     ],
   })
-  const service = createFileRegistry(file, () => undefined).getService(`${pack}.${name}`)
+  const service = createFileRegistry(file, () => file_google_protobuf_timestamp).getService(`${pack}.${name}`)
   if (!service) throw new Error(`no service ${name}`)
   return service
 }
@@ -126,7 +201,8 @@ function messageOf(
     if (type === "{}") nested.push(mapEntry(fieldName))
     const element = type.replace("[]", "")
     const scalar = scalars[element]
-    const messageName = type === "{}" ? `.${pack}.${name}.${entryName(fieldName)}` : `.${pack}.${element}`
+    const messageName =
+      type === "{}" ? `.${pack}.${name}.${entryName(fieldName)}` : (known[element] ?? `.${pack}.${element}`)
     return {
       name: fieldName,
       jsonName: fieldName.replaceAll(/_([a-z])/g, (_, letter: string) => letter.toUpperCase()),

@@ -830,7 +830,7 @@ class FakeGuest implements Guest {
     },
     ports: () => [3000, 22].map((port) => ({ port, address: "127.0.0.1" })),
     findOwner: ({ owner }) => {
-      if (owner !== "root") throw new AppError("invalid", `no user "${owner}"`)
+      if (owner !== "root") throw new AppError("invalid", `no user "${owner}"`, { reason: "no_user" })
       return { uid: 0, gid: 0 }
     },
     listFiles: async ({ path }, options) => {
