@@ -1,6 +1,6 @@
 /**
  * Images from real registries on loopback, one with TLS and a password and a plain one, and from archives: pulled,
- * booted, deleted, and pulled by a daemon that dies at every step.
+ * booted, deleted, and pulled, saved, exported and pushed by a daemon that dies at every step.
  */
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
@@ -236,5 +236,89 @@ registries:
         await checkAfter(stdout.trim())
       }, 180_000)
     }
+  })
+
+  describe("a daemon that is killed while an image leaves a sandbox or the host", () => {
+    const exported = () => join(work, "killed.tar")
+    const commands = {
+      save: () => ["image", "save", "source", "--name", "saved", "--no-prepare"],
+      push: () => ["image", "push", "app", `${secured.host}/killed:1`],
+      export: () => ["image", "export", "app", "-o", exported()],
+    }
+    type Command = keyof typeof commands
+    const snapshots = () => readdirSync(join(own.dataDir, "snapshots"))
+
+    beforeAll(async () => {
+      await bhatti("image", "pull", "--no-prepare", "--name", "app", "app:1")
+      await bhatti("create", "--name", "source", "--image", "app")
+      await bhatti("exec", "source", "--", "/bin/busybox", "touch", "/mine")
+    }, 180_000)
+    afterAll(async () => {
+      await bhatti("destroy", "-y", "source")
+      await bhatti("image", "prune", "-y")
+      expect([disks(), unfinished()]).toEqual([[], []])
+    }, 60_000)
+
+    async function checkAfter(command: Command, running: ReturnType<typeof own.bhatti>): Promise<void> {
+      rmSync(join(own.dataDir, failPointFile), { force: true })
+      await own.startDaemon()
+      // A client that follows a task comes back, and is told its end.
+      expect((await running).exitCode).toBe(1)
+      if (command !== "export")
+        expect((await jsonOf<Task[]>("task", "list")).map(({ status }) => status)).toContain("interrupted")
+      expect((await images()).map(({ name }) => name)).toEqual(["app"])
+      expect([disks().length, snapshots(), existsSync(exported())]).toEqual([1, [], false])
+      // The regular clean-up has a directory for a moment.
+      await until("nothing unfinished is left", () => unfinished().length === 0)
+      await bhatti("exec", "source", "--", "/bin/busybox", "test", "-e", "/mine")
+      await bhatti(...commands[command]())
+      if (command === "save") await bhatti("image", "delete", "-y", "saved")
+      rmSync(exported(), { force: true })
+      expect([disks().length, snapshots()]).toEqual([1, []])
+      await until("nothing unfinished is left", () => unfinished().length === 0)
+    }
+
+    const points: [Command, call: string, how: FailPoint["how"]][] = [
+      ["save", "pack", "kill before"],
+      ["save", "capture", "kill after"],
+      ["save", "make", "kill after"],
+      ["save", "begin", "kill after"],
+      ["save", "pause", "kill after"],
+      ["save", "capture", "kill before"],
+      ["save", "pack", "kill after"],
+      ["save", "make", "kill before"],
+      ["push", "push", "kill before"],
+      ["push", "push", "kill after"],
+    ]
+    const chosen = process.env["IMAGE_KILLS"] === "all" ? points : points.slice(1, 3)
+    test.each(chosen)(
+      "at %s, %s, %s leaves nothing, and the next one succeeds",
+      async (command, name, how) => {
+        const point: FailPoint = { call: { name, nth: 0 }, how }
+        writeFileSync(join(own.dataDir, failPointFile), JSON.stringify(point))
+        const running = own.bhatti(commands[command]())
+        await until("the daemon is dead", () => own.daemonExitCode() !== null)
+        await checkAfter(command, running)
+      },
+      180_000,
+    )
+
+    test.each([
+      ["push", "sends", "work/image/index.json"],
+      ["export", "packs", "packed"],
+      ["save", "packs", "packed"],
+    ] as const)(
+      "while %s %s leaves nothing, and the next one succeeds",
+      async (command, _, part) => {
+        const running = own.bhatti(commands[command]())
+        const tasks = join(own.dataDir, "registry", "tasks")
+        await until(`there is ${part}`, () =>
+          unfinished().some((name) => existsSync(join(tasks, name, part))),
+        )
+        await own.stopDaemon("SIGKILL")
+        await checkAfter(command, running)
+      },
+      180_000,
+    )
   })
 })

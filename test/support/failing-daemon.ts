@@ -39,7 +39,7 @@ const counted = {
   snapshots: ["begin", "copyAhead", "capture", "commit", "place", "remove"],
   templates: ["find"],
   pulls: ["resolve", "make", "makeOf"],
-  packs: ["pack", "make"],
+  packs: ["pack", "make", "push"],
 } satisfies {
   [Part in "machines" | "templates" | "disks" | "snapshots" | "pulls" | "packs"]: (keyof Host[Part])[]
 }
