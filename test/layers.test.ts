@@ -23,7 +23,8 @@ const allowed: Record<string, string[]> = {
   http: ["gate", "core", "store", "rules"],
   e2b: ["gate", "core", "store", "rules"],
   proxy: ["core", "rules"],
-  cli: [],
+  mcp: [],
+  cli: ["mcp"],
 }
 /** Files at the top of src compose the folders; the command line's operator commands reach the store through them. */
 const compositionFiles = new Set([
@@ -129,7 +130,7 @@ async function codeLines(folders: string, pattern: RegExp): Promise<string[]> {
   return found
 }
 
-test("only the command line uses the SDK, and the packages stand on their own", async () => {
+test("only the command line and its MCP server use the SDK, and the packages stand on their own", async () => {
   const wrong: string[] = []
   for (const file of new Bun.Glob("{contract,sdk,src}/**/*.ts").scanSync(resolve(root, ".."))) {
     if (file.endsWith(".test.ts") || file.includes("/dist/")) continue
@@ -137,7 +138,7 @@ test("only the command line uses the SDK, and the packages stand on their own", 
     const imports = [...text.matchAll(/(?:from|import)\s*\(?\s*"([^"]+)"/g)].map(([, path = ""]) => path)
     const isWrong = (path: string) =>
       file.startsWith("src/")
-        ? path.startsWith("@bhatti/sdk/") && !file.startsWith("src/cli/")
+        ? path.startsWith("@bhatti/sdk/") && !/^src\/(cli|mcp)\//.test(file)
         : path.startsWith("../") || (file.startsWith("contract/") && path.startsWith("@bhatti/"))
     wrong.push(...imports.filter(isWrong).map((path) => `${file} imports ${path}`))
   }

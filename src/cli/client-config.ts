@@ -1,6 +1,6 @@
 /**
  * Writes address and key into the configuration file: whole or not at all, readable by its owner only, keeping all
- * other settings. Loaded by `setup` alone; `settings.ts` reads the file.
+ * other settings. Loaded by `setup` and `mcp install` alone; `settings.ts` reads the file.
  */
 
 import { chmod, chown, mkdir, open, realpath, rename, unlink } from "node:fs/promises"
@@ -23,11 +23,20 @@ export async function writeClientConfig(
 ): Promise<void> {
   const text = editedText(file, settings)
   const owner = file.isNamedByUser ? undefined : findCaller(env).owner
+  await writeSafely(file.path, text, owner)
+}
+
+/** As `writePrivately`, with an error for the user. */
+export async function writeSafely(
+  path: string,
+  text: string,
+  owner: { uid: number; gid: number } | undefined,
+): Promise<void> {
   try {
-    await writePrivately(file.path, text, owner)
+    await writePrivately(path, text, owner)
   } catch (cause) {
     if (cause instanceof AppError) throw cause
-    throw new AppError("invalid", `cannot write ${file.path} (${errorCodeOf(cause) ?? "unknown reason"})`, {
+    throw new AppError("invalid", `cannot write ${path} (${errorCodeOf(cause) ?? "unknown reason"})`, {
       cause,
     })
   }

@@ -132,6 +132,7 @@ export type CommandEntry = {
     | "Images"
     | "Secrets"
     | "Keys"
+    | "Agents"
     | "This program"
     | "Operator (on the host itself)"
   load: () => Promise<Command>

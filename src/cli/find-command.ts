@@ -79,6 +79,9 @@ export function findCommand(table: CommandTable, argv: readonly string[]): Found
   }
   if (first === "help" && second === undefined) return { kind: "overview" }
   const rest = second === undefined ? [] : [second, ...others]
+  // A command may have a group of its own name: `mcp`, `mcp install`.
+  const longer = second === undefined ? undefined : entryOf(table, `${first} ${second}`)
+  if (longer !== undefined) return { kind: "command", entry: longer, argv: [...before, ...others] }
   const entry = entryOf(table, first)
   if (entry !== undefined) return { kind: "command", entry, argv: [...before, ...rest] }
   if (isGroup(table, first)) {

@@ -7,9 +7,11 @@ import { afterAll, beforeAll, expect, test } from "bun:test"
 import { AppError } from "@bhatti/contract/errors"
 import { type Client, connect } from "@bhatti/sdk/client"
 import type { ExecStream } from "@bhatti/sdk/exec-stream"
+import { Client as McpClient } from "@modelcontextprotocol/client"
+import { StdioClientTransport } from "@modelcontextprotocol/client/stdio"
 import { Random } from "../sim/random.ts"
 import { CuttableProxy } from "../support/cuttable-proxy.ts"
-import { type Installation, install, until } from "../support/installation.ts"
+import { binary, type Installation, install, until } from "../support/installation.ts"
 import { Requests } from "../support/requests.ts"
 import { residentMib } from "../support/resident.ts"
 
@@ -258,3 +260,34 @@ test("200 MB of output without a client: any kept offset can be read, and nobody
   expect((await agentMib()) - agentBefore).toBeLessThan(16)
   expect(residentMib(own.daemonPid()) - before).toBeLessThan(100)
 }, 200_000)
+
+test("bhatti mcp runs commands, cuts long output with a way to the rest, and a cancelled call kills its command", async () => {
+  const env = { HOME: "/dev/null", BHATTI_URL: own.url, BHATTI_TOKEN: own.key }
+  const mcp = new McpClient({ name: "test", version: "1" })
+  await mcp.connect(new StdioClientTransport({ command: binary, args: ["mcp"], env }))
+  await using _open = { [Symbol.asyncDispose]: () => mcp.close() }
+  const call = async (name: string, input: object, signal?: AbortSignal) => {
+    const request = { name, arguments: { sandbox: "dev", ...input } }
+    const { content } = await mcp.callTool(request, signal === undefined ? {} : { signal })
+    return content.map((one) => (one.type === "text" ? one.text : "")).join("")
+  }
+  expect(await call("exec", { command: "echo $((6 * 7)); id -un" })).toBe(
+    "exit code: 0\nstdout:\n42\nlohar\n",
+  )
+  const long = await call("exec", { command: "seq 1 100000; echo done >&2" })
+  expect(long).toContain("\nstderr:\ndone\n")
+  const [, id, offset] = long.match(/process=(\S+) stream=stdout offset=([0-9]+)\]/) ?? []
+  const page = await call("process", { action: "read", process: id, offset: Number(offset), limit: 100 })
+  expect(page).toContain(`bytes ${offset} to ${Number(offset) + 100} of 588895`)
+  await call("file", { action: "write", path: "/workspace/mcp/a.txt", content: "a\nb\n" })
+  expect(await call("file", { action: "read", path: "/workspace/mcp/a.txt", line: 2 })).toBe("b\n")
+
+  const cancelling = new AbortController()
+  const cancelled = call("exec", { command: "sleep 1000 & wait" }, cancelling.signal)
+  cancelled.catch(() => undefined)
+  const isRunning = async () =>
+    /true/.test(await call("exec", { command: "pgrep -x sleep >/dev/null && echo true" }))
+  await until("the command", isRunning)
+  cancelling.abort()
+  await until("its end", async () => !(await isRunning()))
+})

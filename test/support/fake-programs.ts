@@ -23,8 +23,10 @@ function out(text: string, channel: OutputChunk["channel"] = "stdout"): OutputCh
 }
 
 export const programs: Record<string, Program> = {
-  async sh() {
-    return 0
+  /** With `-c` it runs the one program of a script that it knows. */
+  sh(process, [, script = ""]) {
+    const [name = "", ...words] = script.split(" ")
+    return programs[name]?.(process, words) ?? Promise.resolve(0)
   },
   async "/bin/sh"(_, [, script]) {
     if (script === "hang") return forever

@@ -204,6 +204,16 @@ export const commands: readonly CommandEntry[] = [
       "key rm",
     ],
   }),
+  ...section("Agents", {
+    mcp: [
+      "Serve tools for a model over MCP, on standard input and output",
+      async () => (await import("./mcp.ts")).mcp,
+    ],
+    "mcp install": [
+      "Add bhatti's tools to a program that speaks MCP",
+      async () => (await import("./mcp-install.ts")).mcpInstall,
+    ],
+  }),
   ...section("This program", {
     setup: ["Save the daemon's address and your API key", async () => (await import("./setup.ts")).setup],
     doctor: [
