@@ -127,7 +127,7 @@ const Settings = z.strictObject({
     ),
   forks: z
     .enum(["auto", "off"])
-    .default("off")
+    .default("auto")
     .describe(
       "auto: under software emulation new sandboxes are forked from a heated machine of their template where a trial finds that this works, and cloned elsewhere; off: all are cloned",
     ),
