@@ -239,7 +239,7 @@ const Settings = z.strictObject({
     .enum(["on", "off"])
     .default("off")
     .describe(
-      "on: the address of the API also answers e2b's SDKs: sandboxes, commands, terminals and files; signed URLs and host names of ports are not there yet",
+      "on: the address of the API also answers e2b's SDKs: sandboxes, commands, terminals and files. Published ports then have the name PORT-ID.DOMAIN too",
     ),
   default_ttl: z
     .number()

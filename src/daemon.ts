@@ -127,7 +127,7 @@ export async function serve(flags: ConfigFlags, seam: Seam = {}): Promise<void> 
   const operator = listenForOperator(core, join(config.data_dir, "operator.sock"), { version })
   const front = new Front(core, {
     address: config.listen,
-    zone: { domain: config.domain, apiHosts: config.api_hosts },
+    zone: { domain: config.domain, apiHosts: config.api_hosts, ...e2b?.names },
     api: { answer: beside(app, e2b), socketPath: apiSocketPath },
     trustedProxies: config.trusted_proxies,
     rateLimits: config.rate_limits,

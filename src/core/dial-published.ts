@@ -4,7 +4,9 @@
  */
 
 import { AppError } from "@bhatti/contract/errors"
+import { SandboxId } from "@bhatti/contract/ids"
 import { limits } from "@bhatti/contract/limits"
+import { portName } from "../rules/input.ts"
 import { awake } from "./awake.ts"
 import type { Core, ForRequest } from "./core.ts"
 import type { GuestConnection } from "./host.ts"
@@ -52,6 +54,18 @@ export async function dialPublished(
   } finally {
     alarm.cancel()
   }
+}
+
+/**
+ * Returns the alias that a label stands for: its own, or that of a published port which is named PORT-ID, with the
+ * digits of the sandbox's id.
+ */
+export async function aliasOf(core: Pick<Core, "store">, label: string): Promise<string> {
+  const named = portName.exec(label)
+  const id = named && SandboxId.safeParse(`sb_${named[2]}`)
+  if (!named || !id?.success) return label
+  const published = await core.store.publishedPorts.listOf([id.data])
+  return published.find(({ port }) => port === Number(named[1]))?.alias ?? label
 }
 
 export async function isPublished(core: Pick<Core, "store">, alias: string): Promise<boolean> {

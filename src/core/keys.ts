@@ -5,6 +5,7 @@
  * may do less can be revoked here and expire by themselves, so those in use are looked up each time.
  */
 
+import type { SandboxId } from "@bhatti/contract/ids"
 import { apiKeyPattern } from "@bhatti/contract/limits"
 import type { Store } from "../store/store.ts"
 import { type Account, hashKey, noLongerValid } from "../store/users.ts"
@@ -21,6 +22,8 @@ export type KeyHolder = {
   confirm(): Promise<Account>
   /** Returns a ticket that opens one WebSocket with this key. */
   issueTicket(): Promise<string>
+  /** Returns a token that stands for this key at one sandbox. */
+  tokenFor(sandboxId: SandboxId): string
 }
 
 export class Keys {
@@ -49,6 +52,18 @@ export class Keys {
     return hash === undefined ? undefined : await this.#holderOf(hash)
   }
 
+  /** Finds the key behind a token of the sandbox, of any sandbox if none is named. */
+  async findByToken(
+    sandboxId: SandboxId | undefined,
+    isMeant: (token: string) => boolean,
+  ): Promise<{ holder: KeyHolder; sandboxId: SandboxId } | undefined> {
+    const { sandboxTokens } = this.#store
+    const tokens = sandboxId === undefined ? await sandboxTokens.ofAll() : await sandboxTokens.of(sandboxId)
+    const found = tokens.find(({ token }) => isMeant(token))
+    const holder = found && (await this.#holderOf(found.keyHash))
+    return holder && { holder, sandboxId: found.sandboxId }
+  }
+
   async #holderOf(hash: string): Promise<KeyHolder | undefined> {
     // Registered before the lookup, so that a change between the two is not missed.
     const controller = this.#inUse.get(hash) ?? new AbortController()
@@ -58,7 +73,9 @@ export class Keys {
     if (account) {
       if (account.scope) this.#lesser.add(hash)
       const issueTicket = () => this.#store.socketTickets.issue(account.id, hash)
-      return { account: { ...account, confirm }, revoked: controller.signal, confirm, issueTicket }
+      const tokenFor = (id: SandboxId) => this.#store.sandboxTokens.tokenOf(id, hash)
+      const holder = { account: { ...account, confirm }, revoked: controller.signal, confirm }
+      return { ...holder, issueTicket, tokenFor }
     }
     this.#revoke(hash)
     return undefined

@@ -15,6 +15,7 @@ import type { RequestKind, RequestRates } from "../gate/request-rates.ts"
 import { unlessRevoked } from "../gate/revocation.ts"
 import { parseStrictJson } from "../lib/strict-json.ts"
 import { Envd } from "./envd.ts"
+import { isAgentLabel } from "./envd-caller.ts"
 import { errorResponse, noSuchEndpoint } from "./errors.ts"
 import { keyOf } from "./ids.ts"
 import { type Route, routes } from "./routes.ts"
@@ -30,6 +31,8 @@ type Environment = {
 export type { EnvdAnswer }
 
 export type E2b = {
+  /** Names below the domain that the SDKs use. */
+  readonly names: { isApiLabel: (label: string) => boolean; hasPortNames: true }
   /** Returns whether the request is for this surface. */
   claims(request: Request): boolean
   answer(request: Request, body: AsyncIterable<Uint8Array>): Promise<EnvdAnswer>
@@ -70,13 +73,21 @@ export function createE2b(
       const query = parseInput(route.query, c.req.query())
       const stop = new AbortController()
       const signal = AbortSignal.any([c.req.raw.signal, stop.signal])
-      const key = c.req.header(keyHeader) ?? ""
-      const work = route.answer({ core, account, key, params: c.req.param(), body, query, signal })
+      const work = route.answer({
+        core,
+        account,
+        tokenFor: holder.tokenFor,
+        params: c.req.param(),
+        body,
+        query,
+        signal,
+      })
       return await unlessRevoked(holder.revoked, work, () => stop.abort())
     })
   }
   const envd = new Envd(core, settings)
   return {
+    names: { isApiLabel: isAgentLabel, hasPortNames: true },
     claims: (request) => request.headers.has(keyHeader) || envd.claims(request),
     answer: async (request, body) =>
       envd.claims(request)

@@ -17,28 +17,23 @@ import type { Core } from "../core/core.ts"
 import { findSandbox } from "../core/find.ts"
 import type { KeyHolder } from "../core/keys.ts"
 import { checkAccess } from "../gate/access.ts"
-import { holderOfKey } from "../gate/authenticate.ts"
 import { checkBrowserSafety } from "../gate/browser-safety.ts"
 import { logRequest, requestIdOf } from "../gate/request.ts"
 import type { RequestRates } from "../gate/request-rates.ts"
 import { unlessRevoked, withValidKey } from "../gate/revocation.ts"
+import { hostName } from "../lib/host-name.ts"
 import type { SandboxRecord } from "../store/sandboxes.ts"
 import type { Account } from "../store/users.ts"
 import { type Caller, userNamed } from "./caller.ts"
 import { refusal, told } from "./connect-errors.ts"
+import { EnvdCallers, filesPath } from "./envd-caller.ts"
 import { fileError, noSuchEndpoint } from "./errors.ts"
 import { readAt, writeAt } from "./file-transfers.ts"
 import { filesystemHandlers } from "./filesystem.ts"
-import { keyOf, sandboxIdOf } from "./ids.ts"
+import { sandboxIdOf } from "./ids.ts"
 import { processHandlers } from "./processes.ts"
 import { filesystemService, processService } from "./protocol.ts"
 import { type EnvdAnswer, streamed } from "./streamed.ts"
-
-const sandboxHeader = "e2b-sandbox-id"
-const portHeader = "e2b-sandbox-port"
-const tokenHeader = "x-access-token"
-/** Where e2b's agent listens, as its SDKs name it. */
-const agentPort = "49983"
 
 /** As much input as a WebSocket may have waiting. */
 const messageBytesMax = 4 * limits.execStreamWindowBytes
@@ -49,18 +44,19 @@ const permissionOf: Record<string, Permission> = {
   "process.Process": "exec",
   "filesystem.Filesystem": "files",
 }
-const filesPath = "/files"
 
 type Settings = { apiHosts: readonly string[]; allowedOrigins?: readonly string[]; rates: RequestRates }
 
 export class Envd {
   readonly #core: Core
   readonly #settings: Settings
+  readonly #callers: EnvdCallers
   readonly #handlers: Map<string, UniversalHandler>
 
   constructor(core: Core, settings: Settings) {
     this.#core = core
     this.#settings = settings
+    this.#callers = new EnvdCallers(core)
     const router = createConnectRouter({
       ...{ grpc: false, grpcWeb: false, interceptors: [told(core)] },
       readMaxBytes: messageBytesMax,
@@ -75,8 +71,8 @@ export class Envd {
     this.#handlers = new Map(router.handlers.map((handler) => [handler.requestPath, handler]))
   }
 
-  claims({ headers }: Request): boolean {
-    return headers.has(sandboxHeader) && headers.get(portHeader) === agentPort
+  claims(request: Request): boolean {
+    return this.#callers.claims(request)
   }
 
   async answer(request: Request, body: AsyncIterable<Uint8Array>): Promise<EnvdAnswer> {
@@ -108,14 +104,15 @@ export class Envd {
     body: AsyncIterable<Uint8Array>,
     onUser: (name: string) => void,
   ): Promise<EnvdAnswer> {
-    checkBrowserSafety(request, this.#settings)
     const { headers, method } = request
+    const ownHost = this.#callers.sandboxOfHost(headers) && hostName(headers.get("host") ?? "")
+    const apiHosts = [...this.#settings.apiHosts, ...(ownHost ? [ownHost] : [])]
+    checkBrowserSafety(request, { ...this.#settings, apiHosts })
     const { pathname } = new URL(request.url)
-    const holder = await holderOfKey(this.#core, keyOf(headers.get(tokenHeader)), {
-      hint: "the SDK sends the access token of the sandbox in X-Access-Token",
-    })
+    const { holder, sandbox: wireId } = await this.#callers.of(request)
+    if (!holder) return { response: goneAnswer(wireId), bytes: undefined }
     onUser(holder.account.name)
-    const found = await this.#find(holder.account, headers.get(sandboxHeader) ?? "")
+    const found = await this.#find(holder.account, wireId)
     if (found instanceof Response) return { response: found, bytes: undefined }
     if (pathname === "/health" && method === "GET")
       return { response: new Response(null, { status: 204 }), bytes: undefined }
@@ -138,18 +135,17 @@ export class Envd {
       return await findSandbox(this.#core, account, sandboxIdOf(wireId))
     } catch (error) {
       if (!(error instanceof AppError && error.code === "not_found")) throw error
-      const gone = { sandboxId: wireId, message: "The sandbox was not found", code: 502 }
-      return Response.json(gone, { status: 502 })
+      return goneAnswer(wireId)
     }
   }
 }
 
-type Asked = { request: Request; body: AsyncIterable<Uint8Array>; holder: KeyHolder }
+type AskedCall = { request: Request; body: AsyncIterable<Uint8Array>; holder: KeyHolder }
 
 async function call(
   handler: UniversalHandler,
   caller: Caller,
-  { request, body, holder }: Asked,
+  { request, body, holder }: AskedCall,
 ): Promise<EnvdAnswer> {
   const stop = new AbortController()
   const { url, method, headers, signal } = request
@@ -162,7 +158,7 @@ async function call(
 }
 
 /** Reads or writes files. */
-async function transfer(caller: Caller, { request, body, holder }: Asked): Promise<EnvdAnswer> {
+async function transfer(caller: Caller, { request, body, holder }: AskedCall): Promise<EnvdAnswer> {
   const query = new URL(request.url).searchParams
   const path = query.get("path")
   const own = { ...caller, user: userNamed(query.get("username")) ?? caller.user }
@@ -177,6 +173,10 @@ async function transfer(caller: Caller, { request, body, holder }: Asked): Promi
   }
   const signal = AbortSignal.any([request.signal, holder.revoked])
   return { response: Response.json(await writeAt(own, request, { path, body, signal })), bytes: undefined }
+}
+
+function goneAnswer(sandboxId: string): Response {
+  return Response.json({ sandboxId, message: "The sandbox was not found", code: 502 }, { status: 502 })
 }
 
 /** The user of the guest in an `Authorization: Basic` header, which has no password. */

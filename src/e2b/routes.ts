@@ -3,6 +3,7 @@
 import type { Permission } from "@bhatti/contract/permission"
 import type { z } from "zod"
 import type { Core } from "../core/core.ts"
+import type { KeyHolder } from "../core/keys.ts"
 import { createSnapshot, deleteSnapshot, listSnapshots } from "../core/snapshots.ts"
 import type { Access } from "../gate/access.ts"
 import { randomHex } from "../lib/random-hex.ts"
@@ -19,8 +20,7 @@ import { viewCreated, viewDetail, viewListed } from "./views.ts"
 export type Call<Body = unknown, Query = unknown> = {
   core: Core
   account: Account
-  /** As the client has sent it. */
-  key: string
+  tokenFor: KeyHolder["tokenFor"]
   params: Record<string, string>
   body: Body
   query: Query

@@ -17,10 +17,13 @@ export function templateOf({ imageShownAs, imageName }: Sandbox): string {
   return imageShownAs ?? imageName
 }
 
-/** The client's key opens its sandboxes too: it ends with the key, and may do no more. */
-type Shown = { core: { settings: Pick<CoreSettings, "publicAddress"> }; key: string }
+/** The token of a sandbox ends with the client's key, and may do no more. */
+type Shown = {
+  core: { settings: Pick<CoreSettings, "publicAddress"> }
+  tokenFor: (id: Sandbox["id"]) => string
+}
 
-export function viewCreated(sandbox: Sandbox, { core, key }: Shown) {
+export function viewCreated(sandbox: Sandbox, { core, tokenFor }: Shown) {
   const { scheme, domain, port } = core.settings.publicAddress
   const isUsual = port === (scheme === "https" ? 443 : 80)
   return {
@@ -29,7 +32,7 @@ export function viewCreated(sandbox: Sandbox, { core, key }: Shown) {
     alias: sandbox.name,
     clientID: "bhatti",
     envdVersion,
-    envdAccessToken: key,
+    envdAccessToken: tokenFor(sandbox.id),
     domain: isUsual ? domain : `${domain}:${port}`,
   }
 }

@@ -4,7 +4,7 @@
  */
 
 import type { Core } from "../core/core.ts"
-import { isPublished } from "../core/dial-published.ts"
+import { aliasOf, isPublished } from "../core/dial-published.ts"
 import { limitKey, type TrustedProxies } from "../lib/client-address.ts"
 import { hostName } from "../lib/host-name.ts"
 import { type Api, ApiRequest } from "./api-request.ts"
@@ -136,7 +136,7 @@ export class ClientConnection implements Visitor {
           message: `published ports are one name below ${this.#parts.zone.domain}`,
         })
       case "alias":
-        return this.#serveAlias(request, destination.alias)
+        return this.#serveAlias(request, await this.#aliasOf(destination.alias))
       case "certificate_ask":
         return this.#answerAsk(request, destination.query)
       case "api_socket":
@@ -145,6 +145,11 @@ export class ClientConnection implements Visitor {
         this.#dropUpstream()
         return this.#run(new ApiRequest({ ...this.#sharedWith(request), api: this.#parts.api }))
     }
+  }
+
+  async #aliasOf(label: string): Promise<string> {
+    const { core, zone } = this.#parts
+    return zone.hasPortNames ? await aliasOf(core, label) : label
   }
 
   async #nextHead(): Promise<Buffer | undefined> {
@@ -267,7 +272,8 @@ export class ClientConnection implements Visitor {
       return this.#refuse(request, { status: 429, message: "too many requests", retryAfterSec })
     }
     const owner = ownerOf(hostName(new URLSearchParams(query).get("domain") ?? ""), zone)
-    const isOurs = typeof owner === "object" ? await isPublished(core, owner.alias) : owner === "api"
+    const isOurs =
+      typeof owner === "object" ? await isPublished(core, await this.#aliasOf(owner.alias)) : owner === "api"
     return isOurs
       ? this.#refuse(request, { status: 200, message: "this name is served here" })
       : this.#refuse(request, { status: 404, message: "this name is not served here" })

@@ -10,6 +10,10 @@ export type Zone = {
   domain: string
   /** Names of the API that may lie below the domain. */
   apiHosts: readonly string[]
+  /** Other labels below the domain that lead to the API; it must check what it is asked there. */
+  isApiLabel?: (label: string) => boolean
+  /** A published port has the name PORT-ID too, for whoever knows the id of its sandbox. */
+  hasPortNames?: boolean
 }
 
 export type Destination =
@@ -59,9 +63,10 @@ export function ownerOf(name: string, zone: Zone): { alias: string } | "api" | "
   return name === zone.domain || zone.apiHosts.includes(name) ? "api" : "no"
 }
 
-function labelOf(name: string, { domain, apiHosts }: Zone): string | undefined {
-  const isBelow = name.endsWith(`.${domain}`) && !apiHosts.includes(name)
-  return isBelow ? name.slice(0, -domain.length - 1) : undefined
+function labelOf(name: string, { domain, apiHosts, isApiLabel }: Zone): string | undefined {
+  if (!name.endsWith(`.${domain}`) || apiHosts.includes(name)) return undefined
+  const label = name.slice(0, -domain.length - 1)
+  return isApiLabel?.(label) ? undefined : label
 }
 
 function isAlias(label: string): boolean {

@@ -85,6 +85,9 @@ export function checkSnapshotName(name: string): void {
   checkText(name, limits.sandboxNamePattern, `a snapshot name has ${limits.sandboxNameRule}`)
 }
 
+/** The name PORT-ID of a published port, which is no alias. */
+export const portName = /^([1-9]\d{0,4})-([0-9a-f]{16})$/
+
 export function checkPublished({
   port,
   alias,
@@ -95,7 +98,8 @@ export function checkPublished({
   if (port !== undefined) checkWhole("port", port, 1, limits.portMax)
   if (alias === undefined) return
   checkText(alias, limits.aliasPattern, limits.aliasRule)
-  if (reservedAliases.includes(alias)) throw new AppError("invalid", "that alias is reserved")
+  if (reservedAliases.includes(alias) || portName.test(alias))
+    throw new AppError("invalid", "that alias is reserved")
 }
 
 export function checkSecret({ name, value }: { name: string; value: string }): void {

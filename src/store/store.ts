@@ -24,6 +24,7 @@ import { type Mark, readMark, writeMark } from "./mark.ts"
 import { PublishedPorts } from "./published-ports.ts"
 import { Recovery } from "./recovery.ts"
 import { RegistryLogins } from "./registry-logins.ts"
+import { SandboxTokens } from "./sandbox-tokens.ts"
 import { Sandboxes } from "./sandboxes.ts"
 import type { Schema } from "./schema.ts"
 import { Secrets } from "./secrets.ts"
@@ -50,6 +51,7 @@ export type Store = {
   buildCache: BuildCache
   registryLogins: RegistryLogins
   socketTickets: SocketTickets
+  sandboxTokens: SandboxTokens
   diskUse: DiskUse
   templateUse: TemplateUse
   events: Events
@@ -140,6 +142,7 @@ async function fill(
     buildCache: new BuildCache(db),
     registryLogins: new RegistryLogins(db, vault),
     socketTickets: new SocketTickets(db),
+    sandboxTokens: new SandboxTokens(db, vault),
     diskUse: new DiskUse(db),
     templateUse: new TemplateUse(db),
     events,

@@ -48,6 +48,11 @@ export class Vault {
     return new Vault(identity, await identityToRecipient(identity))
   }
 
+  /** Only the holder of the key can make or check it. */
+  mac(text: string): string {
+    return new Bun.CryptoHasher("sha256", this.#identity).update(text).digest("hex")
+  }
+
   async encrypt(text: string): Promise<Uint8Array> {
     const encrypter = new Encrypter()
     encrypter.addRecipient(this.recipient)

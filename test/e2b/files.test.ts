@@ -186,6 +186,72 @@ test("a link has the type of its target, and its events have their entry", async
   expect(told).toMatchObject([{ entry: { path: "/workspace/link", type: "file" } }, { name: "gone" }])
 })
 
+describe.each(versions)("signed addresses of e2b %s", (_version, e2b) => {
+  test("read and write a file without a key, until they expire", async () => {
+    const sandbox = await e2b.Sandbox.create({ ...options(), secure: true })
+    await e2b.Sandbox.create(options())
+    await sandbox.files.write("a b", "old")
+    expect(await (await fetch(await sandbox.downloadUrl("a b"))).text()).toBe("old")
+    const upload = await sandbox.uploadUrl("a b", { useSignatureExpiration: 100 })
+    const form = new FormData()
+    form.append("file", new Blob(["new"]), "ignored")
+    expect((await fetch(upload, { method: "POST", body: form })).status).toBe(200)
+    expect(await sandbox.files.read("a b")).toBe("new")
+    expect((await fetch(upload)).status).toBe(401)
+    const late = await fetch(await sandbox.downloadUrl("a b", { useSignatureExpiration: -10 }))
+    expect(await late.json()).toEqual({ code: 401, message: "signature is already expired" })
+  })
+})
+
+test("a signed address is for one path, user and time, and for a sandbox's host name if it has one", async () => {
+  const sandbox = await newest.Sandbox.create(options())
+  const other = await newest.Sandbox.create(options())
+  await sandbox.files.write("a", "mine")
+  await other.files.write("a", "other's")
+  const url = await sandbox.downloadUrl("a", { useSignatureExpiration: 100 })
+  const changed = async (change: (query: URLSearchParams) => void, headers: Record<string, string> = {}) => {
+    const one = new URL(url)
+    change(one.searchParams)
+    const answer = await fetch(one, { headers })
+    return `${answer.status} ${await answer.text()}`
+  }
+  const hostOf = ({ sandboxId }: newest.Sandbox) => ({ host: `49983-${sandboxId}.localhost` })
+  const same = () => undefined
+  expect(await changed(same)).toBe("200 mine")
+  expect(await changed(same, hostOf(sandbox))).toBe("200 mine")
+  expect(await changed(same, hostOf(other))).toContain("invalid signature")
+  expect(await changed(same, { host: "49983-0123456789abcdef.localhost" })).toContain("invalid signature")
+  expect(await changed((query) => query.set("path", "b"))).toContain("invalid signature")
+  expect(await changed((query) => query.set("username", "root"))).toContain("invalid signature")
+  expect(await changed((query) => query.set("signature_expiration", "9999999999"))).toContain(
+    "invalid signature",
+  )
+  expect(await changed((query) => query.delete("signature_expiration"))).toContain("invalid signature")
+  expect(await changed((query) => query.delete("signature"), hostOf(sandbox))).toContain(
+    "missing signature query parameter",
+  )
+  await own.call("DELETE", "/keys/agent")
+  expect(await changed(same)).toContain("invalid signature")
+})
+
+test("a sandbox's token is no key, is good for no other sandbox, and ends with its key", async () => {
+  const sandbox = await newest.Sandbox.create(options())
+  const other = await newest.Sandbox.create(options())
+  const { envdAccessToken: token = "" } = sandbox as unknown as { envdAccessToken?: string }
+  expect(token).not.toContain(apiKey.slice(4))
+  const headers = { "x-access-token": token }
+  expect((await ask(sandbox.sandboxId, "/health", { headers })).status).toBe(204)
+  expect((await ask(other.sandboxId, "/health", { headers })).status).toBe(401)
+  expect((await own.call("GET", "/sandboxes", undefined, token)).status).toBe(401)
+  const named = { host: `49983-${sandbox.sandboxId}.localhost` }
+  expect((await fetch(`${own.url}/health`, { headers: { ...headers, ...named } })).status).toBe(204)
+  expect((await fetch(`${own.url}/sandboxes`, { headers: { ...named, "x-api-key": apiKey } })).status).toBe(
+    401,
+  )
+  await own.call("DELETE", "/keys/agent")
+  expect((await ask(sandbox.sandboxId, "/health", { headers })).status).toBe(401)
+})
+
 const ask = (sandboxId: string, path: string, init: RequestInit = {}) =>
   fetch(own.url + path, {
     ...init,

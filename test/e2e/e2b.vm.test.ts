@@ -156,3 +156,21 @@ test("metadata is kept with a file, and the next write replaces it", async () =>
   expect((await files.getInfo("a")).metadata ?? {}).toEqual({})
   await newest.Sandbox.kill(sandboxId, options)
 }, 300_000)
+
+test("signed addresses work without a key, and a host name leads to the agent and to published ports", async () => {
+  const sandbox = await newest.Sandbox.create(options)
+  const { sandboxId, files, commands } = sandbox
+  await files.write("a", "content")
+  const url = new URL(await sandbox.downloadUrl("a", { useSignatureExpiration: 600 }))
+  expect(await (await fetch(url)).text()).toBe("content")
+  const named = (port: number) => ({ headers: { host: `${port}-${sandboxId}.localhost` } })
+  expect(await (await fetch(url, named(49983))).text()).toBe("content")
+  expect((await fetch(`${own.url}/files?path=a`, named(49983))).status).toBe(401)
+
+  await commands.run("python3 -m http.server 3000", { background: true, timeoutMs: 0 })
+  expect((await fetch(`${own.url}/a`, named(3000))).status).toBe(404)
+  expect((await own.bhatti(["publish", `sb_${sandboxId}`, "3000"])).exitCode).toBe(0)
+  await until("the server answers", async () => (await fetch(`${own.url}/a`, named(3000))).status === 200)
+  expect(await (await fetch(`${own.url}/a`, named(3000))).text()).toBe("content")
+  await sandbox.kill()
+}, 300_000)

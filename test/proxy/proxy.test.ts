@@ -42,6 +42,24 @@ afterEach(async () => {
 const url = (path: string) => `http://127.0.0.1:${stage.port}${path}`
 const host = { host: "app.localhost" }
 
+test("with names of ports a published one answers as PORT-ID too, and no other", async () => {
+  await using named = await openStage({ zone: { hasPortNames: true } })
+  await named.publish(app.port ?? 0)
+  const [sandbox] = await named.core.store.sandboxes.listOf(named.account)
+  const digits = sandbox?.id.slice(3) ?? ""
+  const statusOf = async (port: number, name: string) =>
+    (await fetch(`http://127.0.0.1:${port}/x`, { headers: { host: `${name}.localhost` } })).status
+  expect(await statusOf(named.port, `3000-${digits}`)).toBe(200)
+  expect(await statusOf(named.port, `3001-${digits}`)).toBe(404)
+  expect(await statusOf(named.port, "3000-0123456789abcdef")).toBe(404)
+  const asAlias = { port: 3001, alias: `3001-${digits}` }
+  const taken = await publishPort(named.core, named.account, "dev", asAlias).catch((error) => error)
+  expect(taken).toMatchObject({ code: "invalid" })
+  await unpublishPort(named.core, named.account, "dev", { port: 3000 })
+  expect(await statusOf(named.port, `3000-${digits}`)).toBe(404)
+  expect(await statusOf(stage.port, `3000-${digits}`)).toBe(404)
+})
+
 describe("requests", () => {
   test("one comes through and back, and the API answers on the same address", async () => {
     expect(await (await fetch(url("/x"), { headers: host })).text()).toBe("GET /x")

@@ -10,6 +10,7 @@ import { RequestRates } from "../../src/gate/request-rates.ts"
 import { createApp } from "../../src/http/app.ts"
 import type { Front } from "../../src/proxy/front.ts"
 import { SocketPeer } from "../../src/proxy/peer.ts"
+import type { Zone } from "../../src/proxy/routing.ts"
 import { openStore } from "../../src/store/store.ts"
 import type { Account } from "../../src/store/users.ts"
 import { type FakeHost, fakeHost } from "../support/fake-host.ts"
@@ -35,6 +36,7 @@ export type StageOptions = {
   apiHosts?: string[]
   domain?: string
   tls?: { certPath: string; keyPath: string }
+  zone?: Partial<Zone>
 }
 
 export async function openStage(options: StageOptions = {}): Promise<Stage> {
@@ -70,7 +72,7 @@ export async function openStage(options: StageOptions = {}): Promise<Stage> {
     { apiHosts: [domain, ...(options.apiHosts ?? [])], rates: new RequestRates(rateLimits) },
   )
   const served = serveApp(core, app, {
-    zone: { domain, apiHosts: options.apiHosts ?? [] },
+    zone: { domain, apiHosts: options.apiHosts ?? [], ...options.zone },
     trustedProxies: options.trustedProxies ?? [],
     rateLimits,
     tls: options.tls,

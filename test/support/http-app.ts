@@ -100,7 +100,11 @@ export async function openHttpApp(options: HttpAppOptions = {}): Promise<HttpApp
     ...(e2b && { answer: beside(app, e2b) }),
     tls: options.tls,
     trustedProxies,
-    zone: { domain: "localhost", apiHosts: options.apiHosts ?? [] },
+    zone: {
+      domain: "localhost",
+      apiHosts: options.apiHosts ?? [],
+      ...(e2b && e2b.names),
+    },
   })
   const { key } = await new OperatorUsers(store).create({
     name: "alice",
