@@ -169,7 +169,7 @@ test("signed addresses work without a key, and a host name leads to the agent an
 
   await commands.run("python3 -m http.server 3000", { background: true, timeoutMs: 0 })
   expect((await fetch(`${own.url}/a`, named(3000))).status).toBe(404)
-  expect((await own.bhatti(["publish", `sb_${sandboxId}`, "3000"])).exitCode).toBe(0)
+  expect((await own.bhatti(["publish", `sb_${sandboxId}`, "--port", "3000"])).exitCode).toBe(0)
   await until("the server answers", async () => (await fetch(`${own.url}/a`, named(3000))).status === 200)
   expect(await (await fetch(`${own.url}/a`, named(3000))).text()).toBe("content")
   await sandbox.kill()

@@ -95,7 +95,7 @@ export async function openHttpApp(options: HttpAppOptions = {}): Promise<HttpApp
     },
   )
   const rates = new RequestRates(rateLimits)
-  const e2b = options.e2b && createE2b(core, { apiHosts: [publicAddress.domain], rates })
+  const e2b = options.e2b ? createE2b(core, { apiHosts: [publicAddress.domain], rates }) : undefined
   const served = serveApp(core, options.wrapApp?.(app) ?? app, {
     ...(e2b && { answer: beside(app, e2b) }),
     tls: options.tls,
@@ -103,7 +103,7 @@ export async function openHttpApp(options: HttpAppOptions = {}): Promise<HttpApp
     zone: {
       domain: "localhost",
       apiHosts: options.apiHosts ?? [],
-      ...(e2b && e2b.names),
+      ...e2b?.names,
     },
   })
   const { key } = await new OperatorUsers(store).create({
