@@ -14,6 +14,7 @@ export async function serveOverStdio(client: Client, signal: AbortSignal): Promi
   const serving = serveStdio(() => mcpServer(client, running))
   const { promise: stopped, resolve } = Promise.withResolvers<void>()
   signal.addEventListener("abort", () => resolve(), { once: true })
+  if (signal.aborted) resolve()
   // A client that breaks the pipe has gone too.
   const gone = finished(process.stdin, { writable: false }).catch(() => undefined)
   await Promise.race([gone, stopped])

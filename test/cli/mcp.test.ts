@@ -8,6 +8,7 @@ import { Client, type ProgressNotification } from "@modelcontextprotocol/client"
 import { StdioClientTransport } from "@modelcontextprotocol/client/stdio"
 import { Daemon } from "./daemon.ts"
 import { bhatti, environment, program, until } from "./program.ts"
+import { Screen } from "./screen.ts"
 
 let daemon: Daemon
 
@@ -203,6 +204,15 @@ test("a client that is gone leaves no command of its calls and no server", async
   await mcp.client.close()
   await until("its kill", () => signals.includes("KILL"))
   await until("the server's end", () => !isAlive(mcp.pid))
+})
+
+test("a person who starts it at a terminal is told so, and Ctrl-C ends it", async () => {
+  await using screen = new Screen(daemon)
+  await screen.bhatti("mcp")
+  await screen.shows("bhatti mcp install CLIENT")
+  screen.type("\x03")
+  await screen.restored()
+  expect(screen.text).toContain("code=0")
 })
 
 test("a key of less than all rights is refused clearly", async () => {

@@ -1,6 +1,7 @@
 /** `bhatti mcp`. */
 
 import { command } from "../command.ts"
+import { isTerminal } from "../output.ts"
 import { onSignals } from "../signals.ts"
 
 export const mcp = command({
@@ -15,10 +16,14 @@ command, and so does the end of the client.`,
     "npx @modelcontextprotocol/inspector bhatti mcp",
     "BHATTI_CONFIG=~/.bhatti/agent.yaml bhatti mcp",
   ],
-  async run({ client }) {
-    const { serveOverStdio } = await import("../../mcp/stdio.ts")
+  async run({ client, out }) {
     const stop = new AbortController()
     using _listening = onSignals(["SIGINT", "SIGTERM", "SIGHUP"], () => stop.abort())
+    if (await isTerminal(0))
+      await out.talk(
+        "bhatti: waits for an MCP client at standard input; to add it to one: bhatti mcp install CLIENT",
+      )
+    const { serveOverStdio } = await import("../../mcp/stdio.ts")
     await serveOverStdio(client, stop.signal)
   },
 })
