@@ -29,6 +29,8 @@ export async function exportImage(
   signal: AbortSignal,
 ): Promise<AsyncIterable<Uint8Array>> {
   const { image, id, shownAs, usedMib } = await findFinished(core, account, nameOrId)
+  // Until the work has a pin of its own.
+  using _found = pinDisk(core, image.name)
   await checkSpace(core, usedMib)
   return (async function* () {
     using _pin = pinDisk(core, image.name)
@@ -57,6 +59,8 @@ export async function pushImage(
       reason: "bad_reference",
     })
   const { image, id, shownAs, usedMib } = await findFinished(core, account, nameOrId)
+  // Until the work has a pin of its own.
+  using _found = pinDisk(core, image.name)
   await checkSpace(core, usedMib)
   const credential = input.credential ?? (await loginAt(core, account, reference.host))
   const to = { ...reference, credential, owner: account.id }

@@ -17,7 +17,7 @@ import { addBusybox, linkBusybox } from "../support/made-image.ts"
 let own: Installation
 const work = mkdtempSync("/tmp/bhatti-build-")
 const programs =
-  "sh cat echo ls id pwd env mkdir chmod chown cp rm ln touch stat sleep head seq wc find sort dd test".split(
+  "sh cat echo ls id pwd env mkdir chmod chown cp rm ln touch stat sleep head seq wc find sort dd test yes".split(
     " ",
   )
 
@@ -224,6 +224,10 @@ RUN id -u > /tmp/user && test ! -e /etc/key
     expect((await build(path)).stderr).toContain(
       'Dockerfile, line 3: "nowhere" is not in the build\'s directory',
     )
+    writeFileSync(join(path, "Dockerfile"), "FROM base\nRUN echo no\nADD tree.tar.zst /\n")
+    writeFileSync(join(path, "tree.tar.zst"), Bun.zstdCompressSync("a".repeat(1024)))
+    const zstd = await build(path)
+    expect(zstd.stderr).toContain('Dockerfile, line 3: ADD does not unpack "tree.tar.zst"')
     writeFileSync(
       join(path, "Dockerfile"),
       "FROM base AS a\nRUN echo no\nFROM nobody-has-this\nCOPY --from=a / /\n",
@@ -231,7 +235,7 @@ RUN id -u > /tmp/user && test ! -e /etc/key
     const missing = await build(path)
     expect(missing.stderr).toContain("Dockerfile, line 3: no image named")
     expect([refused, missing].map(({ exitCode }) => exitCode)).toEqual([2, 1])
-    expect(`${refused.stderr}${missing.stderr}`).not.toContain("RUN echo no")
+    expect(`${refused.stderr}${zstd.stderr}${missing.stderr}`).not.toContain("RUN echo no")
   }, 60_000)
 
   test("is cancelled by Ctrl-C, in the middle of a step, and leaves nothing", async () => {
@@ -315,6 +319,31 @@ LABEL sh.bhatti.start="echo $$ > /loaded; exec sleep 100000" sh.bhatti.ready="te
     expect([steps(), await images(), disks(), unfinished()]).toEqual([[], [], [], []])
     await bhatti("image", "import", "--name", "base", "--no-prepare", join(work, "base.tar"))
   }, 60_000)
+
+  test("ends at the step that crosses its user's disk quota, by RUN and by ADD, and leaves nothing", async () => {
+    const quota = (size: string) =>
+      own.bhatti(["user", "edit", "tester", "--max-disk", size, "--data-dir", own.dataDir])
+    const { stdout } = await own.bhatti(["user", "list", "--json", "--data-dir", own.dataDir])
+    const [user] = JSON.parse(stdout) as { disk_used_mb: number }[]
+    const before = [await images(), disks(), unfinished()]
+    // Room for a builder and its template.
+    expect((await quota(`${(user?.disk_used_mb ?? 0) + 60}M`)).exitCode).toBe(0)
+    try {
+      for (const step of ["ADD large.tar.gz /b", "RUN yes | head -c 100000000 > /b"]) {
+        const path = directory({ Dockerfile: `FROM base\nRUN echo small > /a\n${step}\nRUN echo never\n` })
+        const pack = `yes | head -c 100000000 > large; tar -czf large.tar.gz large; rm large`
+        expect(Bun.spawnSync(["sh", "-c", pack], { cwd: path }).exitCode).toBe(0)
+        const { exitCode, stdout, stderr } = await build(path)
+        expect([exitCode, stderr]).toEqual([1, expect.stringContaining(`line 3: ${step}: `)])
+        expect(stderr).toContain("your disk quota is used up")
+        expect(stdout + stderr).not.toContain("never")
+        expect([await images(), disks(), unfinished()]).toEqual(before)
+        expect((await bhatti("list", "-q")).stdout).toBe("")
+      }
+    } finally {
+      await quota("0")
+    }
+  }, 120_000)
 })
 
 describe("a daemon that is killed during a build", () => {

@@ -63,3 +63,32 @@ describe("a push", () => {
     expect((await push({ ref: "registry.example/app:1" })).status).toBe(403)
   })
 })
+
+test.each(["export", "push"])(
+  "the disk of an image that is deleted when its %s begins stays until it ends",
+  async (what) => {
+    const { host, core } = own
+    const { freeMib } = host.disks
+    const [disk] = [...host.pulls.disks.keys()]
+    const gate = Promise.withResolvers<void>()
+    host.packs.gate = gate.promise
+    const kept: boolean[] = []
+    // The question comes when the image is found, and before the work begins.
+    host.disks.freeMib = async () => {
+      host.disks.freeMib = freeMib
+      expect((await own.call("DELETE", "/images/app")).status).toBe(200)
+      kept.push(host.pulls.disks.has(disk ?? ""))
+      return await freeMib()
+    }
+    if (what === "export")
+      expect((await own.call("GET", "/images/app/export")).text).toMatch(/^archive of app oci-/)
+    else {
+      const id = StartedTask.parse((await push({ ref: "registry.example/app:2" })).body).task_id ?? ""
+      gate.resolve()
+      await until("it has ended", async () => (await taskOf(id)).completed_at !== null)
+      expect((await taskOf(id)).status).toBe("done")
+    }
+    expect(kept).toEqual([true])
+    expect(core.pinnedDisks.size).toBe(0)
+  },
+)

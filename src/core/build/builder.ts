@@ -93,29 +93,46 @@ export class Builder implements AsyncDisposable {
     return new Builder(core, account, { record: now, guest, template, undo: undo.move() })
   }
 
-  /** Runs a program; throws when the user's quota or the host's disk is used up meanwhile. */
+  /** Runs a step's work; throws when the user's quota or the host's disk is used up meanwhile, or after it. */
+  async withinRoom(signal: AbortSignal, work: (signal: AbortSignal) => Promise<void>): Promise<void> {
+    const stop = new AbortController()
+    using _watch = this.#watchSpace(stop)
+    try {
+      const over = AbortSignal.any([signal, stop.signal])
+      await work(over)
+      // Files that are still in the guest's memory take no space yet.
+      await this.tool(["sync"], over)
+    } catch (error) {
+      signal.throwIfAborted()
+      stop.signal.throwIfAborted()
+      throw error
+    }
+    if ((await this.#leftMib()) >= 0) return
+    // Files that the step has removed count until the guest trims them.
+    await trimGuest(this.#core, this.record, this.guest, { budgetMs: trimMs })
+    if ((await this.#leftMib()) < 0) throw short("your disk quota is used up")
+  }
+
+  /** Runs a program until it ends, or kills it when the signal aborts. */
   async run(
     command: Pick<ProcessStart, "argv" | "cwd" | "env" | "user">,
     { onOutput, signal }: { onOutput: (channel: string, bytes: Uint8Array) => void; signal: AbortSignal },
   ): Promise<ProcessEnd> {
-    const stop = new AbortController()
-    const over = AbortSignal.any([signal, stop.signal])
-    using _watch = this.#watchSpace(stop)
     const process = this.guest.processes.start({ ...command, timeoutMs: runDeadlineMs, onDisconnect: "kill" })
     const kill = () => process.kill("the build")
-    over.addEventListener("abort", kill, { once: true })
+    signal.addEventListener("abort", kill, { once: true })
     try {
-      if (over.aborted) kill()
+      if (signal.aborted) kill()
       for await (const { channel, bytes } of process.output) onOutput(channel, bytes)
       const outcome = await process.result
-      over.throwIfAborted()
+      signal.throwIfAborted()
       if (outcome.state !== "ended") throw new AppError("unavailable", "the command was left")
       return outcome.ended
     } catch (error) {
-      over.throwIfAborted()
+      signal.throwIfAborted()
       throw error
     } finally {
-      over.removeEventListener("abort", kill)
+      signal.removeEventListener("abort", kill)
     }
   }
 
@@ -184,12 +201,18 @@ export class Builder implements AsyncDisposable {
         await sleep(core.clock, lookEveryMs, over.signal)
         if (over.signal.aborted) return
         if (await core.space.isShort()) throw short("the host's disk is nearly full")
-        if ((await core.store.diskUse.leftMib(this.#account.id)) < 0)
-          throw short("your disk quota is used up")
+        if ((await this.#leftMib()) < 0) throw short("your disk quota is used up")
       }
     }
     watch().catch((error: unknown) => stop.abort(error))
     return { [Symbol.dispose]: () => over.abort() }
+  }
+
+  /** With the disk as it is now, not as it was last measured. */
+  async #leftMib(): Promise<number> {
+    const { store, host } = this.#core
+    await store.diskUse.setUsed(this.record.id, await host.disks.measureMib(this.record.id, "counted"))
+    return await store.diskUse.leftMib(this.#account.id)
   }
 }
 

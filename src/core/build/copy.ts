@@ -167,10 +167,16 @@ const formats: readonly [option: string, magic: number[]][] = [
   ["-j", [0x42, 0x5a, 0x68]],
   ["-J", [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00]],
 ]
+/** The kit's tar cannot read it. */
+const zstdMagic = [0x28, 0xb5, 0x2f, 0xfd]
 const tarMagic = { at: 257, text: "ustar" }
 
 function archiveFormat(bytes: Uint8Array): string | undefined {
-  return formats.find(([, magic]) => magic.every((byte, at) => bytes[at] === byte))?.[0]
+  return formats.find(([, magic]) => beginsWith(bytes, magic))?.[0]
+}
+
+function beginsWith(bytes: Uint8Array, magic: readonly number[]): boolean {
+  return magic.every((byte, at) => bytes[at] === byte)
 }
 
 async function firstBytes(context: BuildContext, { path }: ContextEntry): Promise<Uint8Array> {
@@ -186,6 +192,10 @@ export async function isArchive(context: BuildContext, entry: ContextEntry): Pro
     new TextDecoder().decode(bytes.subarray(tarMagic.at, tarMagic.at + tarMagic.text.length)) ===
     tarMagic.text
   )
+}
+
+export async function isZstd(context: BuildContext, entry: ContextEntry): Promise<boolean> {
+  return entry.kind === "file" && beginsWith(await firstBytes(context, entry), zstdMagic)
 }
 
 /** Owners, links and attributes stay as they are in the other builder's files. */

@@ -4,6 +4,7 @@
  */
 
 import { AppError } from "@bhatti/contract/errors"
+import { DockerfileError } from "../../rules/dockerfile/refusal.ts"
 import type { BuildStep } from "../../store/build-cache.ts"
 import type { Account } from "../../store/users.ts"
 import { answerDeadlineMs } from "../awake.ts"
@@ -103,7 +104,13 @@ export class Execution implements AsyncDisposable {
     for (const step of stage.steps.slice(done)) {
       this.#options.signal.throwIfAborted()
       this.#tell(stage, step, { isCached: false })
-      await this.#do(builder, step)
+      // The steps of another stage have errors of their own.
+      const from = await this.#sourceOf(step)
+      await builder
+        .withinRoom(this.#options.signal, (signal) => this.#do(builder, step, { from, signal }))
+        .catch((error: unknown) => {
+          throw atLine(step, error)
+        })
       if (step.kind !== "workdir" || step === stage.steps.at(-1)) await this.#keep(builder, step)
     }
     this.#builders.set(stage.id, builder)
@@ -181,8 +188,12 @@ export class Execution implements AsyncDisposable {
     output.line(isCached ? `${text} (cached)` : text)
   }
 
-  async #do(builder: Builder, step: ReadyStep): Promise<void> {
-    const { secrets, output, signal, context, ambient } = this.#options
+  async #do(
+    builder: Builder,
+    step: ReadyStep,
+    { from, signal }: { from: Builder | undefined; signal: AbortSignal },
+  ): Promise<void> {
+    const { secrets, output, context, ambient } = this.#options
     if (step.kind === "run")
       return await runStep(
         builder,
@@ -198,11 +209,13 @@ export class Execution implements AsyncDisposable {
       return
     }
     if (step.source) return await copyFromContext(builder, step, { source: step.source, context, signal })
-    const from = await this.#sourceBuilder(step.fromStage ?? "")
-    await copyFromBuilder(builder, step, { from, signal })
+    if (from) await copyFromBuilder(builder, step, { from, signal })
   }
 
-  async #sourceBuilder(id: string): Promise<Builder> {
+  /** Builds the other stage that the step copies from, if it does. */
+  async #sourceOf(step: ReadyStep): Promise<Builder | undefined> {
+    if (step.kind !== "copy" || step.fromStage === null) return undefined
+    const id = step.fromStage
     const stage = this.#stage(id)
     const known = this.#builders.get(id)
     if (known) return known
@@ -218,4 +231,10 @@ export class Execution implements AsyncDisposable {
     if (kept) this.#kept.set(key, kept)
     else this.#options.output.line(`line ${line}: not kept in the cache: your disk quota has no room for it`)
   }
+}
+
+/** Errors of a step name its line. */
+function atLine({ line, text }: ReadyStep, error: unknown): unknown {
+  if (!(error instanceof AppError) || error instanceof DockerfileError) return error
+  return error.but({ message: `line ${line}: ${text}: ${error.message}` })
 }

@@ -43,15 +43,11 @@ export async function runStep(
       { argv, env, user, cwd: step.cwd },
       { signal, onOutput: (channel, bytes) => output.bytes(channel, bytes) },
     )
-    .catch((error: unknown) => {
-      if (!(error instanceof AppError)) throw error
-      throw error.but({ message: `line ${step.line}: ${step.text}: ${error.message}` })
-    })
     .finally(() => output.endProgram())
   if (ended.exitCode === 0) return
   const how = ended.signal === null ? `exit code ${ended.exitCode}` : `SIG${ended.signal}`
   const detail = ended.reason === "out_of_memory" ? "; the builder had too little memory" : ""
-  throw new AppError("invalid", `line ${step.line}: ${step.text}: ${how}${detail}`, {
+  throw new AppError("invalid", `${how}${detail}`, {
     reason: "step_failed",
     hint:
       ended.reason === "out_of_memory"

@@ -21,7 +21,7 @@ import { DockerfileError } from "../../rules/dockerfile/refusal.ts"
 import { select } from "../../rules/dockerfile/select.ts"
 import type { BuildContext, ContextEntry, Image } from "../host.ts"
 import { ownConfig } from "../save-image.ts"
-import { type CopySource, isArchive } from "./copy.ts"
+import { type CopySource, isArchive, isZstd } from "./copy.ts"
 import { checkSecrets, type Secrets } from "./run.ts"
 
 export type ReadyStep =
@@ -158,6 +158,12 @@ async function sourceOf(step: CopyStep, { entries, ...rest }: BuildContext): Pro
   const items = []
   for (const item of selection.items) {
     const isNamed = sources.length > 0 && !item.to.includes("/")
+    if (isNamed && (await isZstd(context, item.entry)))
+      throw new DockerfileError(
+        line,
+        `ADD does not unpack "${item.entry.path}", which is compressed with zstd`,
+        "compress it with gzip or xz, or copy it as it is with COPY",
+      )
     if (isNamed && (await isArchive(context, item.entry))) archives.push(item.entry)
     else items.push(item)
   }
