@@ -131,6 +131,12 @@ const Settings = z.strictObject({
     .describe(
       "auto: under software emulation new sandboxes are forked from a heated machine of their template where a trial finds that this works, and cloned elsewhere; off: all are cloned",
     ),
+  fork_wakes: z
+    .boolean()
+    .default(false)
+    .describe(
+      "Experimental, with forks: auto: a stopped sandbox is woken by a fork of its template's heated machine instead of a clone; a fork that fails before the guest runs becomes a clone",
+    ),
   forbidden_qemu: z
     .array(z.string().min(1).max(200))
     .max(100)

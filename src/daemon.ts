@@ -339,6 +339,7 @@ export async function openCore(config: Config, log: Log, { wrapHost }: Seam = {}
       templateDiskMib: config.template_disk_mb,
       pool: { sizeMax: config.pool, memoryMibMax: config.pool_memory_mb },
       whyCloned,
+      forksWakes: config.fork_wakes,
       publicAddress: publicAddressOf(config),
       lifetimes: lifetimesOf(config),
       guestDefaults: readGuestDefaults(config),

@@ -192,8 +192,7 @@ static int enter_root(const char **step)
     return 0;
 }
 
-/* Says how far it is, and goes on when the daemon has given the one answer that permits it. */
-static int ask(int connection, const char *words, const char *wanted)
+int ask_daemon(int connection, const char *words, const char *wanted)
 {
     char answer[16];
     struct pollfd waiting = { connection, POLLIN, 0 };
@@ -276,10 +275,10 @@ int confine_child(const struct confine_order *order, int connection, const char 
     if ((error = limit(order->file_bytes, step)) != 0)
         return error;
     *step = "get its user from the daemon";
-    if ((error = ask(connection, "born", "granted")) != 0)
+    if ((error = ask_daemon(connection, "born", "granted")) != 0)
         return error;
     if ((error = drop_rights(order->uid, step)) != 0)
         return error;
     *step = "be found confined by the daemon";
-    return ask(connection, "confined", "run");
+    return ask_daemon(connection, "confined", "run");
 }

@@ -337,7 +337,7 @@ int inherited_replace(const int fresh[ZYGOTE_ROLES], int keep, char *words, int 
     if (replace_descriptors(fresh, keep, words, bytes) < 0)
         return -1;
     for (int role = 0; role < ZYGOTE_ROLES; role++)
-        if (fresh[role] >= 0)
+        if (fresh[role] >= 0 && role != ZYGOTE_STATE)
             close(fresh[role]);
     return 0;
 }

@@ -247,12 +247,13 @@ void qemu_allow_fork(void)
 }
 
 /* Changes bytes of QEMU that are read-only. The kernel copies their pages for this process. */
-static int overwrite(void *at, const void *bytes, size_t count, int protection)
+int qemu_overwrite(void *at, const void *bytes, size_t count, int protection)
 {
     unsigned long page_bytes = (unsigned long)sysconf(_SC_PAGESIZE);
     unsigned long first = (unsigned long)at & ~(page_bytes - 1);
     size_t length = (unsigned long)at + count - first;
-    if (mprotect((void *)first, length, PROT_READ | PROT_WRITE) < 0)
+    /* Code stays executable, since another thread may run what is beside it. */
+    if (mprotect((void *)first, length, protection | PROT_WRITE) < 0)
         return -1;
     memcpy(at, bytes, count);
     return mprotect((void *)first, length, protection);
@@ -263,10 +264,10 @@ static int use_own_register(void)
     unsigned char code[JUMP_BYTES];
     void *own = (void *)register_thread;
     if (register_thread_slot)
-        return overwrite(register_thread_slot, &own, sizeof own, PROT_READ);
+        return qemu_overwrite(register_thread_slot, &own, sizeof own, PROT_READ);
     memcpy(code, jump, sizeof jump);
     memcpy(code + sizeof jump, &own, sizeof own);
-    return overwrite(register_thread_code, code, sizeof code, PROT_READ | PROT_EXEC);
+    return qemu_overwrite(register_thread_code, code, sizeof code, PROT_READ | PROT_EXEC);
 }
 
 int qemu_revive(char *words, int bytes)
@@ -285,6 +286,10 @@ int qemu_revive(char *words, int bytes)
     qemu.init_monitor(qemu.find_chardev("qmp"), false, &error);
     if (error)
         return say(words, bytes, "make the monitor: %s", qemu.error_text(error));
-    qemu.vm_start();
     return 0;
+}
+
+void qemu_run(void)
+{
+    qemu.vm_start();
 }

@@ -103,6 +103,23 @@ static void stop(int connection)
     answer(connection, "ok");
 }
 
+/* In the child, whose threads and monitor do not exist yet. */
+static void begin(int connection, const struct zygote_request *request, int order)
+{
+    char words[WORDS_BYTES];
+    int is_wake = request->operation == ZYGOTE_WAKE;
+    if (is_wake && wake_load(order, connection, words, sizeof words) < 0)
+        give_up("%s", words);
+    if (qemu_revive(words, sizeof words) < 0)
+        give_up("%s", words);
+    int error = is_wake ? ask_daemon(connection, "ready", "start") : 0;
+    if (error)
+        give_up("be started by the daemon: %s", strerror(error));
+    qemu_run();
+    if (!is_wake)
+        answer(connection, "ok");
+}
+
 /* Returns in the zygote and in the child, both in QEMU's main loop. */
 static void fork_machine(int connection, const struct zygote_request *request, const int descriptors[ZYGOTE_ROLES])
 {
@@ -111,6 +128,8 @@ static void fork_machine(int connection, const struct zygote_request *request, c
         return answer(connection, "failed the zygote is not stopped");
     if (count_threads() != qemu_threads_at_rest())
         return answer(connection, "failed it has %d threads and not %d", count_threads(), qemu_threads_at_rest());
+    if (request->operation == ZYGOTE_WAKE && wake_examine(words, sizeof words) < 0)
+        return answer(connection, "failed %s", words);
     qemu_allow_fork();
     current.request = request;
     current.descriptors = descriptors;
@@ -120,10 +139,9 @@ static void fork_machine(int connection, const struct zygote_request *request, c
     if (pid == 0) {
         unsigned (*remove_source)(unsigned) = dlsym(RTLD_DEFAULT, "g_source_remove");
         remove_source(control_source);
-        if (qemu_revive(words, sizeof words) < 0)
-            give_up("%s", words);
+        begin(connection, request, descriptors[ZYGOTE_STATE]);
         current.request = NULL;
-        return answer(connection, "ok");
+        return;
     }
     current.request = NULL;
     if (pid < 0)
@@ -145,6 +163,7 @@ static void obey(int connection, const struct zygote_request *request, const int
     case ZYGOTE_STOP:
         return stop(connection);
     case ZYGOTE_FORK:
+    case ZYGOTE_WAKE:
         return fork_machine(connection, request, descriptors);
     default:
         return answer(connection, "failed the zygote knows no operation %u", request->operation);

@@ -18,6 +18,7 @@
 #ifndef BHATTI_ZYGOTE_H
 #define BHATTI_ZYGOTE_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #define ZYGOTE_VERSION 1
@@ -29,6 +30,13 @@ enum zygote_operation {
     ZYGOTE_STOP = 2,
     /* Makes a machine. */
     ZYGOTE_FORK = 3,
+    /*
+     * Makes a machine that goes on from a saved memory. ZYGOTE_STATE is a sealed memory file: the number of runs of pages
+     * and a reserved number, both uint32_t, the runs (first page, pages) that differ from the template's memory, and
+     * QEMU's device state. After "run" the child says "empty" and waits for "loaded", while the daemon writes those
+     * pages; then it says "ready" and waits for "start", and gives no further answer: only with "start" does its guest run.
+     */
+    ZYGOTE_WAKE = 4,
 };
 
 /*
@@ -101,12 +109,31 @@ void inherited_remember(void);
 /*
  * Replaces each descriptor of the zygote's by the child's own (`fresh`, by role, -1 if none), each mapping of the shared
  * memory too, makes anew what the kernel would share (events, signals), and fails on anything that it does not know.
- * `keep` is the connection of the request.
+ * `keep` is the connection of the request. ZYGOTE_STATE's new descriptor stays open, for wake_load.
  */
 int inherited_replace(const int fresh[ZYGOTE_ROLES], int keep, char *words, int bytes);
 
-/* Gives back guest memory that is as in the template (memory.c). */
+/* Says how far it is, and returns 0 when the daemon has given the one answer that permits it to go on, else an errno. */
+int ask_daemon(int connection, const char *words, const char *wanted);
+
+/* Guest memory (memory.c). */
+
+/* In the zygote: gives back what is as in the template, and remembers what is not. */
 void memory_give_back(void);
+/* Whether all own pages are remembered. */
+int memory_is_known(void);
+/* In the child: takes the template's content everywhere. */
+int memory_become_template(void);
+void memory_each_own(void (*see)(void *start, uint64_t bytes));
+/* Returns where these pages of the template's memory file are mapped, or NULL. */
+void *memory_find(uint32_t page, uint32_t pages);
+
+/* A child that goes on from a saved memory (wake.c). */
+
+/* Returns 0 if QEMU has all that is needed, else writes the reason. */
+int wake_examine(char *words, int bytes);
+/* In the child, before it has vCPU threads. `order` is ZYGOTE_STATE's file, which it closes. */
+int wake_load(int order, int connection, char *words, int bytes);
 
 /* QEMU as this library needs it (qemu.c). */
 
@@ -117,7 +144,10 @@ int qemu_stop(char *words, int bytes);
 /* The number of threads that QEMU has without any that works. */
 int qemu_threads_at_rest(void);
 void qemu_allow_fork(void);
-/* In the child: vCPU threads and monitor, and on it runs. */
+/* In the child: vCPU threads and monitor. */
 int qemu_revive(char *words, int bytes);
+void qemu_run(void);
+/* Changes bytes of QEMU that are read-only. */
+int qemu_overwrite(void *at, const void *bytes, size_t count, int protection);
 
 #endif

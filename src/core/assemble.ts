@@ -109,7 +109,11 @@ class Assembly implements Core {
     this.thermal = new Thermal(this)
     this.lifetimes = new Lifetimes(this)
     this.space = new Space(this)
-    this.zygotes = new Zygotes(this, { inAdvance: settings.pool.sizeMax > 0, whyCloned: settings.whyCloned })
+    this.zygotes = new Zygotes(this, {
+      inAdvance: settings.pool.sizeMax > 0,
+      wakes: settings.forksWakes ?? false,
+      whyCloned: settings.whyCloned,
+    })
     this.pool = new Pool(this, settings.pool)
   }
 

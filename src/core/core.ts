@@ -41,6 +41,8 @@ export type CoreSettings = {
   pool: PoolSettings
   /** Why no machine of this host is forked; undefined if a trial decides. */
   whyCloned?: string | undefined
+  /** Stopped sandboxes are woken by a fork where machines are forked. */
+  forksWakes?: boolean
   /** Published ports answer at `scheme://ALIAS.domain:port/`. */
   publicAddress: { scheme: "http" | "https"; domain: string; port: number }
   guestDefaults: GuestDefaults
@@ -137,6 +139,7 @@ export type ForChannel = Pick<
   | "events"
   | "reconnects"
   | "settings"
+  | "zygotes"
   | "onChannelClosed"
 > &
   OnHost<"machines" | "network">

@@ -85,6 +85,10 @@ export interface ZygotePart {
   of(templateId: string): Zygote | undefined
   /** Counts a fork, or its failure. */
   onFork(zygote: Zygote, result: "done" | { error: unknown }): void
+  /** Returns the zygote that a sandbox of the template is woken from, if wakes are forked. */
+  ofWake(templateId: string): Zygote | undefined
+  /** The same as `onFork` for a wake. */
+  onWake(zygote: Zygote, result: "done" | { error: unknown }): void
   /** Frees their memory; they are made again when there is enough. */
   shed(): void
   /** Ends all before the daemon stops. */

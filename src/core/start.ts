@@ -21,6 +21,8 @@ export type StartFrom =
   | { kind: "memory"; template: Template }
   | { kind: "disk"; template: Template; kernel: Kernel }
 
+type ForStarting = OnHost<"machines"> & Pick<Core, "zygotes">
+
 export type Start = {
   from: StartFrom
   /** Gives the guest its identity. */
@@ -72,7 +74,7 @@ export async function startSandbox(
 }
 
 async function start(
-  core: OnHost<"machines">,
+  core: ForStarting,
   record: SandboxRecord,
   from: StartFrom,
   undo: AsyncDisposableStack,
@@ -83,9 +85,22 @@ async function start(
   }
   const { machines } = core.host
   if (from.kind === "disk") await machines.removeSnapshot(record.id)
-  const started =
-    from.kind === "template" ? await from.start() : await machines.start(placeOf(record, from.template), from)
+  const started = await startAfresh(core, record, from)
   undo.defer(() => started.guest.close())
   undo.defer(() => machines.kill(started.machine))
+  return started
+}
+
+async function startAfresh(
+  { host: { machines }, zygotes }: ForStarting,
+  record: SandboxRecord,
+  from: Exclude<StartFrom, { kind: "pool" }>,
+): Promise<Started> {
+  if (from.kind === "template") return from.start()
+  const place = placeOf(record, from.template)
+  const zygote = from.kind === "memory" ? zygotes.ofWake(from.template.id) : undefined
+  if (from.kind === "disk" || !zygote) return machines.start(place, from)
+  const started = await machines.start(place, { kind: "memory", zygote })
+  if (started.fork) zygotes.onWake(zygote, started.fork)
   return started
 }

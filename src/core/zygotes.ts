@@ -33,6 +33,8 @@ const soonMs = 300
 /** How often processes that ended and zygotes that are worn out are noticed without a create. */
 const lookAgainMs = 30_000
 const reasonsMax = 100
+/** So many failed wakes in a row, and a zygote is asked for no more. */
+const wakeFailuresMax = 3
 /** A replaced zygote ends when every fork from it has, which takes ten seconds at most. */
 const lingerMs = 15_000
 
@@ -51,10 +53,13 @@ const network = {
   ...{ dns: ["192.0.2.1"], mtu: 1500 },
 }
 
-/** With `inAdvance` machines are made before anybody asks for them. */
-export type ZygoteSettings = { inAdvance: boolean; whyCloned?: string | undefined }
+/**
+ * With `inAdvance` machines are made before anybody asks for them; with `wakes` stopped sandboxes are woken by a fork.
+ */
+export type ZygoteSettings = { inAdvance: boolean; wakes: boolean; whyCloned?: string | undefined }
 
-type Live = ZygoteFacts & { zygote: Zygote }
+/** `wakeFailures` are in a row. */
+type Live = ZygoteFacts & { zygote: Zygote; wakeFailures: number }
 type Shelf = {
   spec: TemplateSpec
   template: Template
@@ -143,6 +148,20 @@ export class Zygotes implements ZygotePart {
     }
   }
 
+  ofWake(templateId: string): Zygote | undefined {
+    if (!this.#settings.wakes) return undefined
+    const zygote = this.of(templateId)
+    const live = this.#shelves.get(templateId)?.live
+    return live && live.wakeFailures < wakeFailuresMax ? zygote : undefined
+  }
+
+  onWake(zygote: Zygote, result: "done" | { error: unknown }): void {
+    const live = this.#all.find((shelf) => shelf.live?.zygote === zygote)?.live
+    if (result !== "done")
+      this.#tell(zygote.template, result.error, "a sandbox was woken by a clone, since the fork failed")
+    if (live) live.wakeFailures = result === "done" ? 0 : live.wakeFailures + 1
+  }
+
   shed(): void {
     void this.#endReplaced()
     for (const shelf of this.#all) {
@@ -215,7 +234,7 @@ export class Zygotes implements ZygotePart {
       const zygote = await this.#make(shelf)
       const former = shelf.live
       if (this.#shelves.get(shelf.template.id) !== shelf) return await this.#endZygote(zygote)
-      shelf.live = { zygote, children: 0, madeAtMs: clock.nowMs(), failuresInARow: 0 }
+      shelf.live = { zygote, children: 0, madeAtMs: clock.nowMs(), failuresInARow: 0, wakeFailures: 0 }
       if (former) this.#endLater(former)
       const ms = Math.round(clock.nowMs() - startedAt)
       events.record({ type: "zygote.made", meta: { by: "daemon", template: shelf.template.id, ms } })

@@ -22,7 +22,7 @@ export type Kernel = MachineKernel & { arguments?: string[] }
 export type Place = Omit<MachineResources, "kit" | "qemu" | "disks"> & { disks: readonly MachineDisk[] }
 export type From =
   | { kind: "template"; zygote?: Zygote | undefined }
-  | { kind: "memory" }
+  | { kind: "memory"; zygote?: Zygote | undefined }
   | { kind: "disk"; kernel: Kernel }
 
 export type MachinesOptions<Guest> = StarterOptions & {

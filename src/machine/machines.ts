@@ -49,7 +49,7 @@ import { groupOf, type Machine as MachineIn, openKernel, Starter } from "./start
 import { StderrPipes } from "./stderr.ts"
 import { type Template, TemplateFiles } from "./template-files.ts"
 import { Templates } from "./templates.ts"
-import { Zygotes } from "./zygotes.ts"
+import { type ForkResources, Zygotes } from "./zygotes.ts"
 
 const qmpDeadlineMs = 10_000
 const killDeadlineMs = 10_000
@@ -109,9 +109,7 @@ export class Machines<Guest extends Channel> {
       overlayPath: diskPathOf(directory),
       tapName: this.#options.tapOf(id),
     }
-    const zygote = from.kind === "template" ? from.zygote : undefined
-    const forked =
-      zygote && (await this.zygotes?.tryFork(zygote, { ...place, ...paths, kit: place.template.kit }))
+    const forked = await this.#fork({ ...place, ...paths, kit: place.template.kit }, from, disks)
     const started =
       (forked && "machine" in forked && forked) ||
       (await startConnected(directory, this.#options.connect, (sockets) => {
@@ -125,6 +123,12 @@ export class Machines<Guest extends Channel> {
     const machine = { id, process, memoryBase }
     const guest = this.#shared(machine, started.guest)
     return { machine, guest, ...(forked && { fork: "error" in forked ? forked : "done" }) }
+  }
+
+  async #fork(resources: ForkResources, from: From, disks: readonly MachineDisk[]) {
+    if (from.kind === "disk" || !from.zygote) return undefined
+    if (from.kind === "template") return this.zygotes?.tryFork(from.zygote, resources)
+    return disks.length === 0 ? this.zygotes?.tryWake(from.zygote, resources) : undefined
   }
 
   async #plugAll({ machine, guest }: Started<Guest>, disks: readonly MachineDisk[]): Promise<void> {

@@ -38,7 +38,7 @@ const emptyMapping = /(?:\/memfd:bhatti-template-empty .*|(?:\/dev)?\/zero)$/m
 /** A range of the memory file in the process's address space. */
 type Mapping = { address: number; bytes: number; offset: number }
 
-type Run = { page: number; pages: number }
+export type Run = { page: number; pages: number }
 
 function mappingsOf(pid: number): Mapping[] {
   const mappings: Mapping[] = []
@@ -247,6 +247,17 @@ function readSaved(file: number): Saved {
     }
     default:
       throw damaged()
+  }
+}
+
+/** Returns the positions of all saved pages, those of zeros included. */
+export function savedRuns(path: string): Run[] {
+  const file = openSync(path, "r")
+  try {
+    const { runs, zeroRuns } = readSaved(file)
+    return [...runs, ...zeroRuns]
+  } finally {
+    closeSync(file)
   }
 }
 

@@ -173,9 +173,9 @@ export class Starter {
     }
   }
 
-  /** Like the start of a clone, by a fork instead of a new process. */
+  /** Like the start of a clone, by a fork instead of a new process. `state`, for saved memory, stays the caller's. */
   async startForked(
-    { template, ...rest }: MachineResources,
+    { template, state, ...rest }: MachineResources & { state?: number },
     fork: (means: ForkMeans) => Promise<ProcessIdentity>,
   ): Promise<Machine> {
     return this.start({
@@ -186,6 +186,7 @@ export class Starter {
       files: (open) => ({
         overlayDisk: open(rest.overlayPath, constants.O_RDWR),
         saved: open(savedStatePath(rest.directory), savedFlags),
+        ...(state !== undefined && { state }),
       }),
       fork,
     })

@@ -14,7 +14,7 @@ import { type Confinement, type DescriptorFiles, killProcess } from "./process.t
 
 const protocolVersion = 1
 const requestBytes = 32
-const operations = { check: 1, stop: 2, fork: 3 } as const
+const operations = { check: 1, stop: 2, fork: 3, wake: 4 } as const
 /** Roles beside those of `descriptors`. */
 const roles = { ...descriptors, output: 1 } as const
 const pauseMs = 1
@@ -22,7 +22,7 @@ const killDeadlineMs = 5000
 
 type RoleFiles = Partial<Record<keyof typeof roles, number>>
 /** `pid` is of its sender, `found` of the process that was found confined. */
-type Answer = { words: string; pid: number; found: number | undefined }
+type Answer = { words: string; pid: number; found: number | undefined; identity?: ProcessIdentity }
 
 export function zygoteSocket(directory: string): string {
   return join(directory, "zygote.sock")
@@ -45,6 +45,11 @@ export type Fork = {
   output: number
   confinement: Confinement
   deadlineMs: number
+  /**
+   * For a machine that goes on from a saved memory, whose order is `files.state`: writes the saved pages into the
+   * process. Once its guest may have run, no error is thrown.
+   */
+  load?: (pid: number) => Promise<void>
 }
 
 /**
@@ -53,21 +58,25 @@ export type Fork = {
  */
 export async function forkZygote(
   { directory, process }: { directory: string; process: ProcessIdentity },
-  { files, output, confinement, deadlineMs }: Fork,
+  { files, output, confinement, deadlineMs, load }: Fork,
 ): Promise<ProcessIdentity> {
   const endMs = performance.now() + deadlineMs
   const wanted = childConfinement(process, confinement)
-  const asked = { deadlineMs, confinement: wanted, files: { ...files, output }, zygote: process }
-  const { pid, found } = await request(directory, "fork", asked).catch(async (error: unknown) => {
+  const asked = { deadlineMs, confinement: wanted, files: { ...files, output }, zygote: process, load }
+  const answer = await request(directory, load ? "wake" : "fork", asked).catch(async (error: unknown) => {
     if (performance.now() > endMs)
       await killProcess(process, { deadlineMs: killDeadlineMs }).catch(() => undefined)
     throw error
   })
-  if (pid !== found)
-    throw new AppError("unavailable", "a forked machine is not the process that was found confined")
-  const identity = identityOf(pid)
+  checkFound(answer)
+  const identity = answer.identity ?? identityOf(answer.pid)
   if (identity) return identity
   throw new AppError("unavailable", "a forked machine ended as soon as it ran")
+}
+
+function checkFound({ pid, found }: Pick<Answer, "pid" | "found">): void {
+  if (pid === found) return
+  throw new AppError("unavailable", "a forked machine is not the process that was found confined")
 }
 
 /** With `zygote`, the end of that process ends the wait for a connection. */
@@ -75,6 +84,7 @@ type Request = {
   files: RoleFiles
   confinement?: ChildConfinement
   zygote?: ProcessIdentity
+  load?: Fork["load"]
   deadlineMs: number
 }
 
@@ -82,7 +92,7 @@ type Request = {
 async function request(
   directory: string,
   operation: keyof typeof operations,
-  { files, confinement, zygote, deadlineMs }: Request,
+  { files, confinement, zygote, load, deadlineMs }: Request,
 ): Promise<Answer> {
   const endMs = performance.now() + deadlineMs
   const given = (Object.keys(roles) as (keyof typeof roles)[])
@@ -91,7 +101,7 @@ async function request(
   const bytes = requestOf(operation, given, confinement)
   const fds = given.flatMap((role) => files[role] ?? [])
   for (;;) {
-    const answer = await exchange(directory, { bytes, fds, confinement, zygote, endMs })
+    const answer = await exchange(directory, { bytes, fds, confinement, zygote, load, endMs })
     const [, verdict, why = ""] = /^(\w+) ?(.*)$/s.exec(answer.words) ?? []
     if (verdict === "ok") return answer
     if (verdict !== "busy" || performance.now() > endMs)
@@ -122,12 +132,13 @@ type Exchange = {
   fds: number[]
   confinement: ChildConfinement | undefined
   zygote: ProcessIdentity | undefined
+  load: Fork["load"]
   endMs: number
 }
 
 async function exchange(
   directory: string,
-  { bytes, fds, confinement, zygote, endMs }: Exchange,
+  { bytes, fds, confinement, zygote, load, endMs }: Exchange,
 ): Promise<Answer> {
   const socket = await connect(zygoteSocket(directory), { zygote, endMs })
   try {
@@ -138,7 +149,9 @@ async function exchange(
       if (received === "end") throw new AppError("unavailable", "the zygote or its child ended")
       if (received !== "none") {
         const words = received.bytes.toString()
-        if (!confinement || !answerChild(socket, received, confinement))
+        if (load && words === "empty") await letLoad(socket, { pid: received.pid, found }, load)
+        else if (load && words === "ready") return letRun(socket, { pid: received.pid, found })
+        else if (!confinement || !answerChild(socket, received, confinement))
           return { words, pid: received.pid, found }
         if (words === "confined") found = received.pid
       }
@@ -148,6 +161,28 @@ async function exchange(
   } finally {
     closeSync(socket)
   }
+}
+
+async function letLoad(
+  socket: number,
+  child: Pick<Answer, "pid" | "found">,
+  load: (pid: number) => Promise<void>,
+): Promise<void> {
+  checkFound(child)
+  await load(child.pid)
+  if (!sendDescriptors(socket, Buffer.from("loaded"), [])) throw endedEarly()
+}
+
+/** From this answer on its guest may have run. */
+function letRun(socket: number, { pid, found }: Pick<Answer, "pid" | "found">): Answer {
+  checkFound({ pid, found })
+  const identity = identityOf(pid)
+  if (!identity || !sendDescriptors(socket, Buffer.from("start"), [])) throw endedEarly()
+  return { words: "ok", pid, found, identity }
+}
+
+function endedEarly(): AppError {
+  return new AppError("unavailable", "a forked machine ended before it ran")
 }
 
 /** The socket's queue may be full of other requests. */

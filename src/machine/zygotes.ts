@@ -15,6 +15,7 @@ import { createMemoryFile, sealMemoryFile } from "../lib/posix.ts"
 import { isAlive, type ProcessIdentity } from "../lib/process-identity.ts"
 import { randomHex } from "../lib/random-hex.ts"
 import { diskPathOf } from "./bound-disk.ts"
+import { findForkable, orderOf } from "./fork-from-memory.ts"
 import { type ForkTrial, writeTrial } from "./fork-trial.ts"
 import type { KeptQemus } from "./kept-qemu.ts"
 import { writePlugged } from "./plugged-disks.ts"
@@ -151,6 +152,36 @@ export class Zygotes<Guest extends { close(): void }> {
     } catch (error) {
       await killIn(directory)
       throw error
+    }
+  }
+
+  /**
+   * Forks a machine that goes on from the saved memory in its directory, which must have been checked. Returns the
+   * error of a fork that failed before the guest ran, with disk and saved memory as before, and undefined if that
+   * memory is not of such a machine as the zygote.
+   */
+  async tryWake(
+    zygote: Zygote,
+    resources: ForkResources,
+  ): Promise<{ machine: Machine; guest: Guest } | { error: unknown } | undefined> {
+    const { connect, files, killIn, starter, watch } = this.#options
+    const { directory, template } = resources
+    try {
+      const saved = await findForkable(zygote, directory)
+      if (!saved) return undefined
+      using order = await orderOf(saved, await files.memory(template))
+      await writePlugged(directory, [])
+      const { fd: state, load } = order
+      const woken = await startConnected(directory, connect, (sockets) =>
+        starter.startForked({ ...resources, sockets, state }, (means) =>
+          forkZygote(zygote, { ...means, deadlineMs: forkDeadlineMs, load }),
+        ),
+      )
+      watch(woken.machine)
+      return woken
+    } catch (error) {
+      await killIn(directory)
+      return { error }
     }
   }
 

@@ -26,11 +26,11 @@ export type MachinePlace = {
 }
 /**
  * The source of a start: the template, the memory that `saveSnapshot` left, or the disk, from which it boots. A machine
- * of the template is forked from its zygote, if one is given and that works.
+ * of the template, or of saved memory, is forked from the template's zygote, if one is given and that works.
  */
 export type MachineFrom =
   | { kind: "template"; zygote?: Zygote | undefined }
-  | { kind: "memory" }
+  | { kind: "memory"; zygote?: Zygote | undefined }
   | { kind: "disk"; kernel: Kernel }
 
 /**
