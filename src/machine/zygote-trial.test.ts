@@ -8,7 +8,7 @@ const isRoot = process.getuid?.() === 0
 /** Forks after that line of Python, and prints the child's pid; both wait until the test has looked. */
 async function compare(line: string): Promise<string> {
   const script = `
-import mmap, os, sys, socket
+import mmap, os, signal, socket, sys
 ${line}
 ready, tell = os.pipe()
 child = os.fork()
@@ -18,7 +18,6 @@ if child == 0:
     os.close(ready)
     os.write(tell, b"x")
     os.close(tell)
-    import signal
     signal.pause()
 os.read(ready, 1)
 os.close(tell)
