@@ -222,6 +222,7 @@ async function send(
   transfer.result.catch(refuse)
   const abort = () => refuse(signal.reason)
   signal.addEventListener("abort", abort, { once: true })
+  if (signal.aborted) abort()
   try {
     const chunks = body[Symbol.asyncIterator]()
     for (;;) {

@@ -28,6 +28,9 @@ export function isAgentLabel(label: string): boolean {
   return agentLabel.test(label)
 }
 
+/** A SHA-256 in base64 without its padding. */
+const signatureSyntax = /^v1_[A-Za-z0-9+/]{43}$/
+
 export type Asked = {
   /** Undefined: the token was one of a sandbox that is gone. */
   holder: KeyHolder | undefined
@@ -81,6 +84,7 @@ export class EnvdCallers {
     const url = new URL(request.url)
     const given = signatureOf(url)
     if (given === null) throw refused("missing signature query parameter")
+    if (!signatureSyntax.test(given)) throw refused("invalid signature")
     const query = url.searchParams
     const operation = request.method === "GET" ? "read" : "write"
     const user = query.get("username") ?? ""

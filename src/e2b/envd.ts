@@ -161,11 +161,15 @@ async function call(
 async function transfer(caller: Caller, { request, body, holder }: AskedCall): Promise<EnvdAnswer> {
   const query = new URL(request.url).searchParams
   const path = query.get("path")
-  const own = { ...caller, user: userNamed(query.get("username")) ?? caller.user }
+  // A signature is for the user in the address alone.
+  const usual = query.has("signature") ? undefined : caller.user
+  const own = { ...caller, user: userNamed(query.get("username")) ?? usual }
   const stop = new AbortController()
   if (request.method === "GET") {
-    const { headers, body: content } = await unlessRevoked(holder.revoked, readAt(own, path ?? ""), () =>
-      stop.abort(),
+    const { headers, body: content } = await unlessRevoked(
+      holder.revoked,
+      readAt(own, path ?? "", stop.signal),
+      () => stop.abort(),
     )
     if (!content) return { response: new Response("", { headers }), bytes: undefined }
     const answer = { status: 200, header: new Headers(headers), body: content }

@@ -15,17 +15,27 @@ import { filesInForm } from "./form-files.ts"
 type Written = { path: string; name: string; type: "file"; metadata?: Record<string, string> }
 type Body = AsyncIterable<Uint8Array>
 
-/** Opens a file. The body is undefined for an empty one; an error before the first byte is thrown. */
+/**
+ * Opens a file. The body is undefined for an empty one; an error before the first byte is thrown. `signal` ends the
+ * guest's transfer, also while nobody reads.
+ */
 export async function readAt(
   caller: Caller,
   path: string,
+  signal: AbortSignal,
 ): Promise<{ headers: Record<string, string>; body: Body | undefined }> {
   const { core, account, sandbox } = caller
   const place = await placeOf(caller, path)
   const download = await openFile(core, account, sandbox, { op: "readFile", path: place })
   download.result.catch(() => undefined)
+  const close = () => download.close()
+  signal.addEventListener("abort", close, { once: true })
+  if (signal.aborted) close()
   const pieces = download.output[Symbol.asyncIterator]()
-  const first = await pieces.next()
+  const first = await pieces.next().catch((error: unknown) => {
+    close()
+    throw error
+  })
   const name = encodeURIComponent(posix.basename(place))
   const headers = {
     "content-type": "application/octet-stream",
@@ -45,7 +55,8 @@ export async function readAt(
       }
       await download.result
     } finally {
-      download.close()
+      signal.removeEventListener("abort", close)
+      close()
     }
   }
   return { headers, body: body() }

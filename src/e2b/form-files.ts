@@ -26,7 +26,10 @@ export async function* filesInForm(
     tell()
   }
   const damaged = (cause: unknown) => end({ error: unreadable(cause) })
+  // The parser leaves a file open whose body ends early.
+  let current: Readable | undefined
   parser.on("file", (field: string, stream: Readable, filename: string | undefined) => {
+    current = stream
     stream.on("error", damaged)
     if (field !== "file") return void stream.resume()
     waiting.push({ name: nameOf(filename), bytes: bytesOf(stream) })
@@ -38,6 +41,7 @@ export async function* filesInForm(
   parser.on("finish", () => end("finished"))
   void feed(parser, body, () => over !== undefined).catch((error: unknown) => {
     end({ error })
+    current?.destroy(error as Error)
     parser.destroy(error as Error)
   })
   try {
@@ -50,6 +54,7 @@ export async function* filesInForm(
     }
   } finally {
     over ??= "finished"
+    current?.destroy()
     parser.destroy()
   }
 }

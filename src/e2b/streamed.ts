@@ -41,6 +41,8 @@ export function streamed(
         listening[Symbol.dispose]()
         end(new Error("the answer is over"))
         stop.abort()
+        // A body that nobody asks for its next piece does not see that.
+        pieces.return?.()?.catch(() => undefined)
       },
     },
   }

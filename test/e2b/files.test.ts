@@ -1,6 +1,7 @@
 /** Files of e2b's SDKs on a fake host: contents, entries, watches, and the errors as the SDKs' own classes. */
 
 import { afterEach, beforeEach, describe, expect, test } from "bun:test"
+import { randomBytes } from "node:crypto"
 import { CreatedKey } from "@bhatti/contract/key"
 import * as newest from "e2b"
 import * as oldest from "e2b-2.27"
@@ -287,13 +288,21 @@ test("a watcher that is asked again and again tells each event once, and is gone
 
 test("a body that cannot be read writes nothing, and a key without files is refused", async () => {
   const { sandboxId, files } = await newest.Sandbox.create(options())
-  const post = async (path: string, headers: Record<string, string>, body: string) => {
+  const post = async (
+    path: string,
+    headers: Record<string, string>,
+    body: string | Uint8Array<ArrayBuffer>,
+  ) => {
     const answer = await ask(sandboxId, path, { method: "POST", headers, body })
     return { status: answer.status, body: (await answer.json()) as { code: number } }
   }
   const form = { "content-type": "multipart/form-data; boundary=xx" }
   const part = '--xx\r\nContent-Disposition: form-data; name="file"; filename="cut"\r\n\r\nhalf'
   expect(await post("/files", form, part)).toMatchObject({ status: 400, body: { code: 400 } })
+  expect(await files.exists("cut")).toBe(false)
+  const compressed = Bun.gzipSync(Buffer.concat([Buffer.from(part), randomBytes(200_000)]))
+  const cut = compressed.subarray(0, 150_000)
+  expect((await post("/files", { ...form, "content-encoding": "gzip" }, cut)).status).toBe(400)
   expect(await files.exists("cut")).toBe(false)
   expect((await post("/files", form, "--xx--\r\n")).status).toBe(400)
   expect((await post("/files", { "content-type": "multipart/form-data" }, part)).status).toBe(400)

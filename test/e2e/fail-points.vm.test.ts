@@ -10,6 +10,7 @@ import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "no
 import { join, resolve } from "node:path"
 import type { Snapshot } from "@bhatti/contract/snapshot"
 import { callsFile, type FailPoint, failPointFile } from "../support/failing-daemon.ts"
+import { untilForked } from "../support/forks.ts"
 import { type Installation, install, until } from "../support/installation.ts"
 import { type Reply, Requests, tapsOf } from "../support/requests.ts"
 
@@ -168,9 +169,11 @@ const knownCalls = new Map<Operation, Call[]>()
 async function callsOf(operation: Operation): Promise<Call[]> {
   const known = knownCalls.get(operation)
   if (known) return known
-  // A daemon that has just started loads its default template too, in the background: the first run waits for that.
+  // A daemon that has just started loads its default template too, in the background, and heats its zygote: the first
+  // run waits for that.
   for (const isCounted of [false, true]) {
     await operation.before("dry")
+    await untilForked(own)
     if (isCounted) await arm({ how: "EIO" })
     expect((await operation.run("dry")).status).toBeLessThan(300)
     if (!isCounted) await removeAll()
@@ -190,6 +193,7 @@ async function failAt(operation: Operation, point: FailPoint, what: string): Pro
   const name = `s${rounds++}`
   await operation.before(name)
   const ids = (await requests.list()).map(({ id }) => id)
+  await untilForked(own)
   await arm(point)
   const { status } = await operation.run(name)
   if (point.how.startsWith("kill")) {
