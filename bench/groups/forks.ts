@@ -158,7 +158,10 @@ async function measureCopies(subjects: Subjects, rounds: RoundOptions): Promise<
     undo.defer(async () => void (await bhatti.api("DELETE", `/sandboxes/${name}`)))
     return async () => {
       const startedAt = performance.now()
-      const { reply } = await bhatti.api("POST", "/sandboxes", { from: name, count: copies })
+      const { reply } = await bhatti.api("POST", "/sandboxes/batch", {
+        from: name,
+        count: copies,
+      })
       const ids = (reply as { id: string }[]).map(({ id }) => id)
       await timeAll(ids, (id) => bhatti.api("POST", `/sandboxes/${id}/exec`, { cmd: greeting }))
       const ms = performance.now() - startedAt
