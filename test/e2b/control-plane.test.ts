@@ -3,8 +3,7 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test"
 import { CreatedKey } from "@bhatti/contract/key"
 import * as newest from "e2b"
-import * as oldest from "e2b-2.27"
-import * as older from "e2b-2.45"
+import { e2bSdks } from "../support/e2b-sdks.ts"
 import { type HttpApp, openHttpApp } from "../support/http-app.ts"
 
 let own: HttpApp
@@ -17,13 +16,7 @@ beforeEach(async () => {
 })
 afterEach(() => own[Symbol.asyncDispose]())
 
-const majors = [
-  ["2.51", newest],
-  ["2.45", older],
-  ["2.27", oldest],
-] as unknown as [string, typeof newest][]
-
-describe.each(majors)("e2b %s", (_version, { Sandbox, AuthenticationError, SandboxNotFoundError }) => {
+describe.each(e2bSdks)("e2b %s", (_version, { Sandbox, AuthenticationError, SandboxNotFoundError }) => {
   const options = () => ({ apiKey, apiUrl: own.url, sandboxUrl: own.url })
 
   test("creates, describes, lists and kills a sandbox, and a missing one is false or its error", async () => {

@@ -4,8 +4,7 @@ import { afterEach, beforeEach, describe, expect, test } from "bun:test"
 import { randomBytes } from "node:crypto"
 import { CreatedKey } from "@bhatti/contract/key"
 import * as newest from "e2b"
-import * as oldest from "e2b-2.27"
-import * as older from "e2b-2.45"
+import { e2bSdks } from "../support/e2b-sdks.ts"
 import { type HttpApp, openHttpApp } from "../support/http-app.ts"
 import { until } from "../support/installation.ts"
 
@@ -18,16 +17,10 @@ beforeEach(async () => {
 })
 afterEach(() => own[Symbol.asyncDispose]())
 
-const versions = [
-  ["2.51", newest],
-  ["2.45", older],
-  ["2.27", oldest],
-] as unknown as [string, typeof newest][]
-
 const options = () => ({ apiKey: apiKey.replace("bht_", "e2b_"), apiUrl: own.url, sandboxUrl: own.url })
 const failure = (work: Promise<unknown>) => work.then(() => undefined).catch((error: unknown) => error)
 
-describe.each(versions)("e2b %s", (_version, e2b) => {
+describe.each(e2bSdks)("e2b %s", (_version, e2b) => {
   test("writes a file and reads it as text, bytes, blob and stream", async () => {
     const { files } = await e2b.Sandbox.create(options())
     const written = await files.write("folder/ä 1.txt", "héllo")
@@ -187,7 +180,7 @@ test("a link has the type of its target, and its events have their entry", async
   expect(told).toMatchObject([{ entry: { path: "/workspace/link", type: "file" } }, { name: "gone" }])
 })
 
-describe.each(versions)("signed addresses of e2b %s", (_version, e2b) => {
+describe.each(e2bSdks)("signed addresses of e2b %s", (_version, e2b) => {
   test("read and write a file without a key, until they expire", async () => {
     const sandbox = await e2b.Sandbox.create({ ...options(), secure: true })
     await e2b.Sandbox.create(options())

@@ -3,8 +3,7 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test"
 import { CreatedKey } from "@bhatti/contract/key"
 import * as newest from "e2b"
-import * as oldest from "e2b-2.27"
-import * as older from "e2b-2.45"
+import { e2bSdks } from "../support/e2b-sdks.ts"
 import { type HttpApp, openHttpApp } from "../support/http-app.ts"
 import { until } from "../support/installation.ts"
 
@@ -23,15 +22,9 @@ afterEach(async () => {
   await own[Symbol.asyncDispose]()
 })
 
-const versions = [
-  ["2.51", newest],
-  ["2.45", older],
-  ["2.27", oldest],
-] as unknown as [string, typeof newest][]
-
 const options = () => ({ apiKey: apiKey.replace("bht_", "e2b_"), apiUrl: own.url, sandboxUrl: own.url })
 
-describe.each(versions)("e2b %s", (_version, e2b) => {
+describe.each(e2bSdks)("e2b %s", (_version, e2b) => {
   test("runs commands: output, exit codes, variables, a long output", async () => {
     const { commands } = await e2b.Sandbox.create(options())
     expect(await commands.run("warn")).toMatchObject({ exitCode: 0, stdout: "out\n", stderr: "err\n" })

@@ -2,8 +2,7 @@
 
 import { afterAll, beforeAll, expect, test } from "bun:test"
 import * as newest from "e2b"
-import * as oldest from "e2b-2.27"
-import * as older from "e2b-2.45"
+import { e2bSdks } from "../support/e2b-sdks.ts"
 import { type Installation, install, patience, until } from "../support/installation.ts"
 
 let own: Installation
@@ -17,13 +16,7 @@ afterAll(async () => {
   await own[Symbol.asyncDispose]()
 }, 60_000)
 
-const versions = [
-  ["2.51", newest],
-  ["2.45", older],
-  ["2.27", oldest],
-] as unknown as [string, typeof newest][]
-
-test.each(versions)(
+test.each(e2bSdks)(
   "e2b %s runs commands, with input, errors and a time limit",
   async (_version, e2b) => {
     const sandbox = await e2b.Sandbox.create({ ...options, envs: { OWN: "variable" } })
@@ -102,7 +95,7 @@ test("a terminal, a second client, a flood, a pause, and the end of a sandbox un
   expect(await again.isRunning()).toBe(false)
 }, 300_000)
 
-test.each(versions)(
+test.each(e2bSdks)(
   "e2b %s writes, lists, watches and removes files that commands see",
   async (_version, e2b) => {
     const sandbox = await e2b.Sandbox.create(options)
